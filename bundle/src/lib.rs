@@ -1,0 +1,20 @@
+//! What the cloud and a node say to each other: the model of a bundle, its
+//! signed envelope, MQTT topics and messages, and a frame codec for byte
+//! streams.
+//!
+//! Duties: define the types, their limits, their encoding and their checks.
+//! Never here: files, sockets, clocks, randomness, logging.
+
+#![forbid(unsafe_code)]
+
+pub mod envelope;
+pub mod frame;
+pub mod id;
+pub mod limits;
+pub mod message;
+pub mod model;
+pub mod topic;
+pub mod wire;
+
+pub use id::{BuildVersion, Digest, Generation, InvalidName, Name};
+pub use model::Bundle;

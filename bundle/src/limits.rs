@@ -1,0 +1,59 @@
+//! Every bound that cloud and node share, each with its unit and its reason.
+
+/// Length of a [`crate::Name`]: a DNS label (RFC 1123), so that names can be
+/// host names and folder names.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Length of a deployment's name: leaves room for `-` and a ten digit serial
+/// in the pod's name, which is a [`crate::Name`] too.
+pub const DEPLOYMENT_NAME_BYTES_MAX: usize = 52;
+/// An encoded envelope: a whole bundle with its configuration files in it.
+/// It travels as one MQTT message and is held in memory twice.
+pub const ENVELOPE_BYTES_MAX: usize = 512 * 1024;
+/// Any MQTT payload: the largest one is an envelope.
+pub const MQTT_PAYLOAD_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 4 * 1024;
+/// Bytes of a layer in one `chunk/data` message.
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// `chunk/get` requests that a node has under way: together with
+/// [`CHUNK_BYTES_MAX`] this bounds the memory of a transfer to 512 KiB.
+pub const CHUNK_REQUESTS_MAX: usize = 8;
+/// Deployments in one bundle.
+pub const DEPLOYMENTS_MAX: usize = 64;
+/// Pods that one node runs, surge included.
+pub const PODS_MAX: usize = 128;
+/// Containers in one pod.
+pub const CONTAINERS_MAX: usize = 16;
+/// Images in one bundle.
+pub const IMAGES_MAX: usize = 64;
+/// Layers of one image: overlayfs takes up to 500, mount options one page.
+pub const LAYERS_MAX: usize = 32;
+/// Configuration objects (config maps and secrets) in one bundle.
+pub const CONFIGS_MAX: usize = 128;
+/// Files in one configuration object.
+pub const CONFIG_FILES_MAX: usize = 64;
+/// Bytes of all files of one configuration object (as in Kubernetes, less).
+pub const CONFIG_BYTES_MAX: usize = 256 * 1024;
+/// Words of a command line, and environment variables.
+pub const WORDS_MAX: usize = 256;
+/// Bytes of a command line or of an environment, all words together: has to
+/// fit in one launcher packet together with the rest of a container.
+pub const WORDS_BYTES_MAX: usize = 16 * 1024;
+/// Volumes of one pod, and mounts of one container.
+pub const VOLUMES_MAX: usize = 32;
+/// Ports of one container.
+pub const PORTS_MAX: usize = 32;
+/// Length of a path in a container.
+pub const PATH_BYTES_MAX: usize = 255;
+/// Length of a free text that a person reads: descriptions, errors.
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Grace between SIGTERM and SIGKILL that a pod may ask for, in seconds.
+pub const GRACE_SECONDS_MAX: u32 = 600;
+
+/// Cuts `text` to [`TEXT_BYTES_MAX`], at a character's boundary.
+#[must_use]
+pub fn bounded_text(text: &str) -> String {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

@@ -1,0 +1,311 @@
+//! What travels over MQTT besides bundles, and over the node's local socket.
+//!
+//! Each payload is one schema byte and postcard ([`Message::to_bytes`]).
+//! `-o json` prints the same types.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{CHUNK_BYTES_MAX, MQTT_PAYLOAD_BYTES_MAX};
+use crate::model::VersionRef;
+use crate::wire::{self, WireError};
+use crate::{Digest, Generation, Name};
+
+/// A type that is one MQTT payload.
+pub trait Message: Serialize + DeserializeOwned {
+    /// Changes whenever the postcard form of this type does.
+    const SCHEMA: u8 = 1;
+    /// A larger payload is refused unread.
+    const BYTES_MAX: usize = MQTT_PAYLOAD_BYTES_MAX;
+
+    /// # Errors
+    /// A payload above [`Self::BYTES_MAX`].
+    fn to_bytes(&self) -> Result<Vec<u8>, WireError> {
+        let bytes = wire::encode(Self::SCHEMA, self)?;
+        check_size(bytes.len(), Self::BYTES_MAX)?;
+        Ok(bytes)
+    }
+
+    /// # Errors
+    /// Size, schema or contents.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, WireError> {
+        check_size(bytes.len(), Self::BYTES_MAX)?;
+        wire::decode(Self::SCHEMA, bytes)
+    }
+}
+
+fn check_size(bytes: usize, max: usize) -> Result<(), WireError> {
+    if bytes <= max { Ok(()) } else { Err(WireError::TooLarge { bytes, max }) }
+}
+
+/// Milliseconds since 1970 by the node's wall clock: for people's eyes only,
+/// it may be decades off on a gateway without a clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WallMillis(pub u64);
+
+/// Retained. [`Self::Offline`] is the last will.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    Online(Box<NodeStatus>),
+    Offline,
+}
+impl Message for Status {}
+
+/// Everything about a node that fits on one page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub node: Name,
+    pub wherry_version: String,
+    pub architecture: String,
+    pub kernel: String,
+    pub wall_time: WallMillis,
+    pub uptime_seconds: u64,
+    /// What the node works towards or has reached.
+    pub generation: Generation,
+    pub versions: Vec<VersionRef>,
+    pub phase: Phase,
+    /// The last bundle that was refused, until a newer one is taken up.
+    pub refused: Option<Refused>,
+    /// Ordered by name.
+    pub pods: Vec<PodStatus>,
+    /// Events that no cloud has confirmed yet, and events dropped for want
+    /// of room since the node's state was made.
+    pub events_waiting: u32,
+    pub events_dropped: u64,
+}
+
+/// How far the node is with its generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// No bundle was ever taken up.
+    Empty,
+    /// Layers are on their way.
+    Fetching { bytes_done: u64, bytes_total: u64 },
+    /// Pods are being started or replaced.
+    Rolling { pods_done: u32, pods_total: u32 },
+    /// All pods of the generation are available, and no other is left.
+    Running,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// 0 when not even that could be trusted.
+    pub generation: Generation,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodStatus {
+    pub name: Name,
+    pub deployment: Name,
+    /// The first generation that asked for exactly this pod.
+    pub generation: Generation,
+    /// In text, as `10.87.0.5`; empty on the host network.
+    pub address: String,
+    pub phase: PodPhase,
+    /// Why it is not running, or what went wrong last.
+    pub last_error: Option<String>,
+    pub containers: Vec<ContainerStatus>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PodPhase {
+    /// Waits for a dependency, for layers, or for its turn.
+    Waiting,
+    Starting,
+    /// All containers run, but not yet for `minReadySeconds`.
+    Running,
+    /// Counts as available.
+    Available,
+    /// At least one container waits for its next restart.
+    BackOff,
+    /// Its containers have ended and none is to be restarted.
+    Completed,
+    Terminating,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    pub name: Name,
+    pub state: ContainerState,
+    pub restarts: u32,
+    pub last_exit: Option<Exit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContainerState {
+    Waiting,
+    Running { pid: u32, seconds: u64 },
+    Exited,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    Code(u8),
+    Signal(u8),
+    /// Killed by its own cgroup's memory limit.
+    OutOfMemory,
+    /// It ended while nobody was there to see how.
+    Unknown,
+}
+
+impl core::fmt::Display for Exit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Unknown => f.write_str("exit status unknown"),
+        }
+    }
+}
+
+/// Something that happened once. Kept on the node until the cloud has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows by one on each node; a gap means that events were dropped.
+    pub seq: u64,
+    pub wall_time: WallMillis,
+    /// Milliseconds since the node booted: the order that can be trusted.
+    pub boot_millis: u64,
+    pub generation: Generation,
+    pub kind: EventKind,
+    /// A pod's name, or empty when it is about the node.
+    pub subject: String,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    Started,
+    BundleTakenUp,
+    BundleRefused,
+    LayerFetched,
+    LayerFailed,
+    PodCreated,
+    ContainerStarted,
+    ContainerExited,
+    ContainerFailed,
+    PodAvailable,
+    PodRemoved,
+    GenerationRunning,
+    StoreRecovered,
+    CommandDone,
+}
+
+/// Several events in one message, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Events(pub Vec<Event>);
+impl Message for Events {}
+
+/// The cloud has stored all events up to here; the node may forget them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAck {
+    pub seq: u64,
+}
+impl Message for EventAck {}
+
+/// Asks for `length` bytes of a layer file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkGet {
+    pub layer: Digest,
+    pub offset: u64,
+    /// At most [`CHUNK_BYTES_MAX`].
+    pub length: u32,
+}
+impl Message for ChunkGet {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkData {
+    pub layer: Digest,
+    pub offset: u64,
+    pub contents: ChunkContents,
+}
+impl Message for ChunkData {
+    const BYTES_MAX: usize = CHUNK_BYTES_MAX + 256;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChunkContents {
+    Bytes(Vec<u8>),
+    /// The cloud has no such layer or range; says why.
+    Missing(String),
+}
+
+/// An order from the cloud. Doing it twice under one id does it once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    pub id: u64,
+    pub order: Order,
+}
+impl Message for Command {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Log lines come as [`LogChunk`]s, then a [`Reply`].
+    Logs(LogQuery),
+    /// Ends a `follow` of this id.
+    EndLogs { id: u64 },
+    /// Replaces the pod by a new one, as its strategy says.
+    RestartPod { pod: Name },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// A pod, or a deployment: then all its pods.
+    pub pod: Name,
+    /// All containers if absent.
+    pub container: Option<Name>,
+    /// Only the last so many lines of each container.
+    pub tail: Option<u32>,
+    /// Only lines of the last so many seconds.
+    pub since_seconds: Option<u64>,
+    /// Goes on with new lines: from the cloud for at most
+    /// [`FOLLOW_SECONDS_MAX`], then it has to be asked for again.
+    pub follow: bool,
+}
+
+/// A forgotten `follow` must not use a metered uplink for ever.
+pub const FOLLOW_SECONDS_MAX: u64 = 300;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// The command's id.
+    pub id: u64,
+    /// Starts at 0 for each command; a gap means a lost chunk.
+    pub seq: u32,
+    pub lines: Vec<LogLine>,
+}
+impl Message for LogChunk {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    pub pod: Name,
+    pub container: Name,
+    pub wall_time: WallMillis,
+    pub stream: LogStream,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+/// The end of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    pub id: u64,
+    pub result: Result<String, String>,
+}
+impl Message for Reply {}

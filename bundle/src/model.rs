@@ -1,0 +1,491 @@
+//! The model of a bundle: a version compiled for one node.
+//!
+//! Everything is resolved here: images to layers, commands and users to what
+//! the kernel takes. A node never sees YAML, nor an image's own configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::limits::{
+    CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX,
+    DEPLOYMENTS_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX,
+    PORTS_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+};
+use crate::{BuildVersion, Digest, Generation, Name};
+
+/// What one node has to run. Immutable; a newer generation replaces it whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// The only node that may take it.
+    pub node: Name,
+    pub generation: Generation,
+    /// The versions that were compiled into it, at most one an application.
+    pub versions: Vec<VersionRef>,
+    /// Ordered by name; names are unique on a node.
+    pub deployments: Vec<Deployment>,
+    /// Config maps and secrets, ordered by name.
+    pub configs: Vec<Config>,
+    /// Every image that a container names, ordered by digest.
+    pub images: Vec<Image>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRef {
+    pub application: Name,
+    pub number: BuildVersion,
+    pub description: String,
+}
+
+/// Replicas of one pod template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub name: Name,
+    pub application: Name,
+    pub replicas: u16,
+    pub strategy: Strategy,
+    /// A pod counts as available once it was ready for this long.
+    pub min_ready_seconds: u32,
+    /// Without progress for this long, an upgrade counts as failed.
+    pub progress_deadline_seconds: u32,
+    /// Deployments that must be available before a pod of this one starts.
+    pub after: BTreeSet<Name>,
+    pub pod: PodTemplate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// Counts of pods, not both zero.
+    RollingUpdate { max_unavailable: u16, max_surge: u16 },
+    /// All old pods go before a new one comes.
+    Recreate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodTemplate {
+    /// Shares the node's network namespace instead of having its own.
+    pub host_network: bool,
+    pub restart_policy: RestartPolicy,
+    /// Between SIGTERM and SIGKILL.
+    pub termination_grace_seconds: u32,
+    pub containers: Vec<Container>,
+    pub volumes: Vec<Volume>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub name: Name,
+    /// An [`Image`] of the same bundle.
+    pub image: Digest,
+    /// The whole command line; never empty.
+    pub args: Vec<String>,
+    /// In order; a later variable of the same name wins.
+    pub env: Vec<(String, String)>,
+    /// Absolute, not below `/proc`.
+    pub working_dir: String,
+    pub user: User,
+    /// Linux capabilities that it holds, such as `NET_ADMIN` (no `CAP_`);
+    /// all others are dropped.
+    pub capabilities: BTreeSet<String>,
+    pub ports: Vec<Port>,
+    pub resources: Resources,
+    pub mounts: Vec<Mount>,
+    /// The signal number that asks it to stop; the image may choose it.
+    pub stop_signal: u8,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Empty when the template gave none.
+    pub name: String,
+    pub protocol: Protocol,
+    pub container_port: u16,
+    /// Published on the node; shared by all available pods of the deployment.
+    pub host_port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Limits; `None` is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    pub memory_bytes: Option<u64>,
+}
+
+/// A folder of files from a config map or a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub name: Name,
+    /// The name of a [`Config`] of the same bundle.
+    pub config: ConfigRef,
+    /// Which files, and under which relative path; all of them under their
+    /// own names when empty.
+    pub items: BTreeMap<String, String>,
+    /// Permission bits of the files.
+    pub mode: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ConfigRef {
+    pub kind: ConfigKind,
+    pub name: Name,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConfigKind {
+    ConfigMap,
+    Secret,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub volume: Name,
+    /// Absolute path in the container.
+    pub path: String,
+    /// A single file of the volume instead of the folder.
+    pub sub_path: Option<String>,
+    pub read_only: bool,
+}
+
+/// A config map or a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    pub key: ConfigRef,
+    /// File name (one path component) and contents.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Of the image's OCI configuration, which names all its layers.
+    pub digest: Digest,
+    /// What a person called it, such as `nginx:1.22`.
+    pub reference: String,
+    /// Bottom first.
+    pub layers: Vec<Layer>,
+}
+
+/// One read-only squashfs file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Layer {
+    pub digest: Digest,
+    pub size_bytes: u64,
+}
+
+/// What is wrong with a bundle, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {what}")]
+pub struct InvalidBundle {
+    /// Such as `deployments.web.containers.nginx.args`.
+    pub at: String,
+    pub what: String,
+}
+
+impl Bundle {
+    /// Checks every limit and every reference, so that what comes after can
+    /// be total. The cloud checks what it compiles, the node what it got.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<(), InvalidBundle> {
+        check(self.generation.0 > 0, "generation", || "must be at least 1".into())?;
+        at_most("deployments", self.deployments.len(), DEPLOYMENTS_MAX)?;
+        at_most("images", self.images.len(), IMAGES_MAX)?;
+        at_most("configs", self.configs.len(), CONFIGS_MAX)?;
+        unique("deployments", self.deployments.iter().map(|d| &d.name))?;
+        unique("images", self.images.iter().map(|i| &i.digest))?;
+        unique("configs", self.configs.iter().map(|c| &c.key))?;
+        let pods: usize = self.deployments.iter().map(Deployment::pods_max).sum();
+        at_most("pods (replicas and maxSurge of all deployments)", pods, PODS_MAX)?;
+        for image in &self.images {
+            let at = format!("images.{}", image.digest.short());
+            at_most(&format!("{at}.layers"), image.layers.len(), LAYERS_MAX)?;
+            check(!image.layers.is_empty(), &at, || "has no layer".into())?;
+        }
+        for config in &self.configs {
+            config.validate()?;
+        }
+        for deployment in &self.deployments {
+            deployment.validate(self)?;
+        }
+        self.check_order()?;
+        self.check_host_ports()
+    }
+
+    #[must_use]
+    pub fn image(&self, digest: &Digest) -> Option<&Image> {
+        self.images.iter().find(|image| image.digest == *digest)
+    }
+
+    #[must_use]
+    pub fn config(&self, key: &ConfigRef) -> Option<&Config> {
+        self.configs.iter().find(|config| config.key == *key)
+    }
+
+    #[must_use]
+    pub fn deployment(&self, name: &Name) -> Option<&Deployment> {
+        self.deployments.iter().find(|deployment| deployment.name == *name)
+    }
+
+    /// The layers that `deployment`'s images need, each once.
+    #[must_use]
+    pub fn layers_of(&self, deployment: &Deployment) -> BTreeSet<Layer> {
+        let images = deployment.pod.containers.iter().filter_map(|c| self.image(&c.image));
+        images.flat_map(|image| image.layers.iter().copied()).collect()
+    }
+
+    /// Identifies what a pod of `deployment` is made of: its template and the
+    /// contents of the configuration it mounts. Pods of the same hash need
+    /// not be replaced. Replicas, strategy, order and descriptions do not
+    /// count.
+    #[must_use]
+    pub fn pod_hash(&self, deployment: &Deployment) -> Digest {
+        let mut hasher = Sha256::new();
+        let mut feed = |bytes: Result<Vec<u8>, postcard::Error>| {
+            // A model type that postcard cannot encode does not exist; were
+            // one added, the golden tests would fail on it first.
+            let bytes = bytes.unwrap_or_default();
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        feed(postcard::to_stdvec(&deployment.pod));
+        for container in &deployment.pod.containers {
+            feed(postcard::to_stdvec(&self.image(&container.image).map(|i| &i.layers)));
+        }
+        for volume in &deployment.pod.volumes {
+            feed(postcard::to_stdvec(&self.config(&volume.config)));
+        }
+        Digest(hasher.finalize().into())
+    }
+
+    fn check_order(&self) -> Result<(), InvalidBundle> {
+        let mut started: BTreeSet<&Name> = BTreeSet::new();
+        while started.len() < self.deployments.len() {
+            let ready: Vec<&Name> = self
+                .deployments
+                .iter()
+                .filter(|d| !started.contains(&d.name))
+                .filter(|d| d.after.iter().all(|name| started.contains(name)))
+                .map(|d| &d.name)
+                .collect();
+            if ready.is_empty() {
+                let left: Vec<&str> = self
+                    .deployments
+                    .iter()
+                    .filter(|d| !started.contains(&d.name))
+                    .map(|d| d.name.as_str())
+                    .collect();
+                let what = format!("startup dependencies form a circle: {}", left.join(", "));
+                return Err(InvalidBundle { at: "deployments".into(), what });
+            }
+            started.extend(ready);
+        }
+        Ok(())
+    }
+
+    fn check_host_ports(&self) -> Result<(), InvalidBundle> {
+        let mut taken: BTreeMap<(Protocol, u16), &Name> = BTreeMap::new();
+        for deployment in &self.deployments {
+            for port in deployment.pod.containers.iter().flat_map(|c| &c.ports) {
+                let Some(host_port) = port.host_port else { continue };
+                let other = taken.insert((port.protocol, host_port), &deployment.name);
+                check(other.is_none(), &format!("deployments.{}.ports", deployment.name), || {
+                    format!("host port {host_port} is published twice")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Deployment {
+    /// Pods that may exist at once: replicas and surge.
+    #[must_use]
+    pub fn pods_max(&self) -> usize {
+        let surge = match self.strategy {
+            Strategy::RollingUpdate { max_surge, .. } => max_surge,
+            Strategy::Recreate => 0,
+        };
+        usize::from(self.replicas) + usize::from(surge)
+    }
+
+    fn validate(&self, bundle: &Bundle) -> Result<(), InvalidBundle> {
+        let at = format!("deployments.{}", self.name);
+        at_most(
+            &format!("{at}.name (bytes)"),
+            self.name.as_str().len(),
+            DEPLOYMENT_NAME_BYTES_MAX,
+        )?;
+        if let Strategy::RollingUpdate { max_unavailable: 0, max_surge: 0 } = self.strategy {
+            let what = "maxUnavailable and maxSurge cannot both be 0".into();
+            return Err(InvalidBundle { at: format!("{at}.strategy"), what });
+        }
+        for name in &self.after {
+            check(bundle.deployment(name).is_some(), &format!("{at}.after"), || {
+                format!("there is no deployment `{name}`")
+            })?;
+        }
+        let pod = &self.pod;
+        at_most(&format!("{at}.containers"), pod.containers.len(), CONTAINERS_MAX)?;
+        check(!pod.containers.is_empty(), &at, || "has no container".into())?;
+        unique(&format!("{at}.containers"), pod.containers.iter().map(|c| &c.name))?;
+        at_most(&format!("{at}.volumes"), pod.volumes.len(), VOLUMES_MAX)?;
+        unique(&format!("{at}.volumes"), pod.volumes.iter().map(|v| &v.name))?;
+        let grace = pod.termination_grace_seconds as usize;
+        at_most(&format!("{at}.grace (seconds)"), grace, GRACE_SECONDS_MAX as usize)?;
+        for volume in &pod.volumes {
+            volume.validate(&format!("{at}.volumes.{}", volume.name), bundle)?;
+        }
+        for container in &pod.containers {
+            let at = format!("{at}.containers.{}", container.name);
+            check(bundle.image(&container.image).is_some(), &at, || {
+                "its image is not in the bundle".into()
+            })?;
+            container.validate(&at, pod)?;
+        }
+        Ok(())
+    }
+}
+
+impl Volume {
+    fn validate(&self, at: &str, bundle: &Bundle) -> Result<(), InvalidBundle> {
+        let Some(config) = bundle.config(&self.config) else {
+            let what = format!("there is no {:?} `{}`", self.config.kind, self.config.name);
+            return Err(InvalidBundle { at: at.into(), what });
+        };
+        check(self.mode <= 0o777, at, || format!("mode {:o} has more than rwxrwxrwx", self.mode))?;
+        for (file, path) in &self.items {
+            check(config.files.contains_key(file), at, || {
+                format!("`{}` has no file `{file}`", self.config.name)
+            })?;
+            check(is_relative_path(path), at, || format!("`{path}` is not a plain relative path"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    fn validate(&self, at: &str, pod: &PodTemplate) -> Result<(), InvalidBundle> {
+        check(!self.args.is_empty(), &format!("{at}.args"), || "is empty".into())?;
+        let env = self.env.iter().flat_map(|(name, value)| [name, value]);
+        words(&format!("{at}.args"), self.args.iter())?;
+        words(&format!("{at}.env"), env)?;
+        for (name, _) in &self.env {
+            check(!name.is_empty() && !name.contains('='), &format!("{at}.env"), || {
+                format!("`{name}` is not a variable name")
+            })?;
+        }
+        at_most(&format!("{at}.ports"), self.ports.len(), PORTS_MAX)?;
+        at_most(&format!("{at}.mounts"), self.mounts.len(), VOLUMES_MAX)?;
+        at_most(&format!("{at}.user (groups)"), self.user.additional_gids.len(), VOLUMES_MAX)?;
+        check(is_container_path(&self.working_dir), &format!("{at}.workingDir"), || {
+            format!("`{}` is not a plain absolute path outside /proc", self.working_dir)
+        })?;
+        check((1..=64).contains(&self.stop_signal), at, || "unknown stop signal".into())?;
+        for port in &self.ports {
+            check(port.container_port > 0 && port.host_port != Some(0), at, || {
+                "a port must be 1 to 65535".into()
+            })?;
+        }
+        for name in &self.capabilities {
+            let plain =
+                !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+            check(plain && name.len() <= 32, &format!("{at}.capabilities"), || {
+                format!("`{name}` is not a capability's name")
+            })?;
+        }
+        for mount in &self.mounts {
+            let known = pod.volumes.iter().any(|volume| volume.name == mount.volume);
+            check(known, at, || format!("there is no volume `{}`", mount.volume))?;
+            check(is_container_path(&mount.path) && mount.path != "/", at, || {
+                format!("cannot mount at `{}`: not a plain absolute path outside /proc", mount.path)
+            })?;
+            if let Some(path) = &mount.sub_path {
+                check(is_relative_path(path), at, || {
+                    format!("`{path}` is not a plain relative path")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn validate(&self) -> Result<(), InvalidBundle> {
+        let at = format!("configs.{}", self.key.name);
+        at_most(&format!("{at} (files)"), self.files.len(), CONFIG_FILES_MAX)?;
+        let bytes = self.files.values().map(Vec::len).sum();
+        at_most(&format!("{at} (bytes)"), bytes, CONFIG_BYTES_MAX)?;
+        for name in self.files.keys() {
+            check(is_relative_path(name) && !name.contains('/'), &at, || {
+                format!("`{name}` is not a plain file name")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Relative, without `.`, `..`, empty components, or control characters.
+#[must_use]
+pub fn is_relative_path(path: &str) -> bool {
+    path.len() <= PATH_BYTES_MAX
+        && !path.chars().any(char::is_control)
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Absolute and plain, not `/proc` nor below it. `/` itself is plain.
+#[must_use]
+pub fn is_container_path(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    rest.is_empty() || (is_relative_path(rest) && rest.split('/').next() != Some("proc"))
+}
+
+fn words<'a>(
+    at: &str,
+    words: impl Iterator<Item = &'a String> + Clone,
+) -> Result<(), InvalidBundle> {
+    at_most(at, words.clone().count(), WORDS_MAX)?;
+    at_most(&format!("{at} (bytes)"), words.clone().map(String::len).sum(), WORDS_BYTES_MAX)?;
+    check(words.clone().all(|word| !word.contains('\0')), at, || "contains a NUL character".into())
+}
+
+fn unique<T: Ord + core::fmt::Debug>(
+    at: &str,
+    items: impl Iterator<Item = T>,
+) -> Result<(), InvalidBundle> {
+    let mut seen = BTreeSet::new();
+    for item in items {
+        let text = format!("{item:?}");
+        check(seen.insert(item), at, || format!("{text} is there twice"))?;
+    }
+    Ok(())
+}
+
+fn at_most(at: &str, count: usize, max: usize) -> Result<(), InvalidBundle> {
+    check(count <= max, at, || format!("{count}, where at most {max} are allowed"))
+}
+
+fn check(ok: bool, at: &str, what: impl FnOnce() -> String) -> Result<(), InvalidBundle> {
+    if ok { Ok(()) } else { Err(InvalidBundle { at: at.to_owned(), what: what() }) }
+}

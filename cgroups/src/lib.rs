@@ -1,0 +1,1 @@
+//! The cgroup tree of a node's pods: limits, usage, OOM kills, freeze, kill.

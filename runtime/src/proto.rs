@@ -1,0 +1,217 @@
+//! Launcher ↔ supervisor: one postcard message a packet on a
+//! `SOCK_SEQPACKET` pair, every part bounded.
+//!
+//! The supervisor asks ([`Packet`]); each request is idempotent and gets
+//! exactly one [`Notice::Done`] or [`Notice::Failed`] with its `seq`. Exits
+//! come unasked. The launcher believes nothing: it checks each name and path
+//! again.
+
+use std::net::Ipv4Addr;
+
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+use wherry_bundle::limits::{
+    CONTAINERS_MAX, DEPLOYMENTS_MAX, LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX, PORTS_MAX,
+    TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+};
+use wherry_bundle::message::Exit;
+use wherry_bundle::model::{Protocol, RestartPolicy};
+use wherry_bundle::{Digest, Generation, Name};
+
+/// A packet's size in either direction: the kernel's default socket buffer
+/// holds at least two.
+pub const PACKET_BYTES_MAX: usize = 64 * 1024;
+
+/// A path below a folder that both sides know, or in a container.
+pub type PathText = String<PATH_BYTES_MAX>;
+/// Words, each ended by a NUL character.
+pub type Words = String<{ WORDS_BYTES_MAX + 2 * WORDS_MAX }>;
+pub type Text = String<TEXT_BYTES_MAX>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet {
+    pub seq: u32,
+    pub request: Request,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Answered by one [`Notice::Pod`] a pod, then `Done`.
+    List,
+    /// Makes the pod's namespaces, cgroup and folder; containers follow by
+    /// `DefineContainer`, and the pod is complete once all are there.
+    CreatePod(Box<PodSpec>),
+    DefineContainer {
+        pod: Name,
+        spec: Box<ContainerSpec>,
+    },
+    /// Done means: the process was executed. A container that has exited is
+    /// started anew on a fresh writable layer.
+    StartContainer {
+        pod: Name,
+        container: Name,
+    },
+    /// Its own stop signal to each running container.
+    TerminatePod {
+        pod: Name,
+    },
+    /// SIGKILL to all in the pod's cgroup.
+    KillPod {
+        pod: Name,
+    },
+    /// Kills what runs, then takes everything away.
+    RemovePod {
+        pod: Name,
+    },
+    /// Replaces all published services, at once, and every pod's hosts file.
+    Publish(Box<Services>),
+    /// Answered by [`Notice::Usage`], then `Done`.
+    Usage {
+        pod: Name,
+    },
+    /// Stops and removes every pod, mount, rule and interface, then ends the
+    /// launcher: `wherry stop --all` and a node taken out of service.
+    Purge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodSpec {
+    pub name: Name,
+    pub deployment: Name,
+    pub generation: Generation,
+    pub hash: Digest,
+    /// `None`: the host's network.
+    pub address: Option<Ipv4Addr>,
+    pub restart_policy: RestartPolicy,
+    pub grace_millis: u64,
+    /// The containers that it is going to have.
+    pub containers: Vec<Name, CONTAINERS_MAX>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    pub name: Name,
+    pub args: Words,
+    /// `NAME=value` words.
+    pub env: Words,
+    pub working_dir: PathText,
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32, VOLUMES_MAX>,
+    /// Bit `n` is capability number `n` of `capability.h`.
+    pub capabilities: u64,
+    pub cpu_millis: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    /// Bottom first; files `HEX.squashfs` below the layers' folder.
+    pub layers: Vec<Digest, LAYERS_MAX>,
+    pub mounts: Vec<MountSpec, VOLUMES_MAX>,
+    pub stop_signal: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Below the volumes' folder of the run folder.
+    pub source: PathText,
+    pub destination: PathText,
+    pub read_only: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services(pub Vec<Service, DEPLOYMENTS_MAX>);
+
+/// A name that leads to pods: by its own address on any port, and by ports
+/// of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: Name,
+    pub address: Ipv4Addr,
+    /// Connections are spread over these; with none they are refused.
+    pub pods: Vec<Ipv4Addr, PODS_MAX>,
+    pub ports: Vec<HostPort, PORTS_MAX>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    pub protocol: Protocol,
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    Done {
+        seq: u32,
+    },
+    Failed {
+        seq: u32,
+        error: Text,
+    },
+    Pod(Box<PodReport>),
+    /// Millis are on the boot clock.
+    Exited {
+        pod: Name,
+        container: Name,
+        exit: Exit,
+        started_millis: u64,
+        at_millis: u64,
+    },
+    Usage {
+        pod: Name,
+        usage: Usage,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodReport {
+    pub name: Name,
+    pub deployment: Name,
+    pub generation: Generation,
+    pub hash: Digest,
+    pub address: Option<Ipv4Addr>,
+    pub restart_policy: RestartPolicy,
+    pub grace_millis: u64,
+    pub complete: bool,
+    pub containers: Vec<ContainerReport, CONTAINERS_MAX>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    pub name: Name,
+    pub state: ContainerState,
+}
+
+/// Millis are on the boot clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    Defined,
+    Running { pid: u32, since_millis: u64 },
+    Exited { exit: Exit, started_millis: u64, at_millis: u64 },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub cpu_micros: u64,
+    pub memory_bytes: u64,
+    pub memory_bytes_peak: u64,
+    pub pids: u64,
+    pub oom_kills: u64,
+}
+
+/// Joins words; `None` if they do not fit or one holds a NUL character.
+#[must_use]
+pub fn join_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Words> {
+    let mut joined = Words::new();
+    for word in words {
+        if word.contains('\0') {
+            return None;
+        }
+        joined.push_str(word).ok()?;
+        joined.push('\0').ok()?;
+    }
+    Some(joined)
+}
+
+/// The words that [`join_words`] joined.
+pub fn split_words(words: &Words) -> impl Iterator<Item = &str> {
+    words.split_terminator('\0')
+}
