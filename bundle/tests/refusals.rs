@@ -1,0 +1,153 @@
+//! Every way in which a bundle is refused, and what the refusal says.
+
+#![allow(clippy::unwrap_used)]
+
+mod sample;
+
+use ed25519_dalek::SigningKey;
+use wherry_bundle::envelope::{self, EnvelopeError};
+use wherry_bundle::model::Strategy;
+use wherry_bundle::{Bundle, Digest};
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+fn open(bytes: &[u8]) -> Result<Bundle, EnvelopeError> {
+    envelope::open(bytes, &[key(1).verifying_key()], &sample::name("gw-1"))
+}
+
+fn sealed() -> Vec<u8> {
+    envelope::seal(&sample::bundle(), &key(1)).unwrap()
+}
+
+#[test]
+fn a_good_one_opens() {
+    assert_eq!(open(&sealed()).unwrap(), sample::bundle());
+}
+
+#[test]
+fn another_key_is_named() {
+    let bytes = envelope::seal(&sample::bundle(), &key(2)).unwrap();
+    let error = open(&bytes).unwrap_err();
+    assert!(matches!(error, EnvelopeError::UnknownKey { .. }), "{error}");
+    assert!(error.to_string().contains("does not trust"));
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_refused() {
+    let bytes = sealed();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(open(&damaged).is_err(), "flipped at {at}");
+        assert!(open(&bytes[..at]).is_err(), "cut at {at}");
+    }
+    assert!(open(&[bytes, vec![0]].concat()).is_err(), "longer");
+}
+
+#[test]
+fn an_unsigned_one_is_refused_before_it_is_parsed() {
+    let mut bytes = sealed();
+    bytes[13..77].fill(0);
+    assert_eq!(open(&bytes), Err(EnvelopeError::Signature));
+}
+
+#[test]
+fn another_node_is_named() {
+    let mut bundle = sample::bundle();
+    bundle.node = sample::name("gw-2");
+    let error = open(&envelope::seal(&bundle, &key(1)).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "made for node `gw-2`, this is `gw-1`");
+}
+
+#[test]
+fn an_unknown_schema_is_named_although_its_signature_holds() {
+    use ed25519_dalek::Signer;
+    let mut bytes = sealed();
+    bytes[77] = 9;
+    let message = [envelope::SIGNATURE_CONTEXT, &bytes[77..]].concat();
+    let signature = key(1).sign(&message).to_bytes();
+    bytes[13..77].copy_from_slice(&signature);
+    let error = open(&bytes).unwrap_err().to_string();
+    assert_eq!(error, "bundle schema 9 is not known here (this build reads 1): update the reader");
+}
+
+#[test]
+fn an_unknown_envelope_is_named() {
+    let mut bytes = sealed();
+    bytes[4] = 3;
+    assert_eq!(open(&bytes), Err(EnvelopeError::Version { found: 3 }));
+}
+
+/// Changes the sample and expects that neither side takes it, and why.
+fn refused(change: impl FnOnce(&mut Bundle), why: &str) {
+    let mut bundle = sample::bundle();
+    change(&mut bundle);
+    let error = bundle.validate().unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+    assert!(envelope::seal(&bundle, &key(1)).is_err());
+}
+
+#[test]
+fn invalid_contents_are_refused_with_the_place() {
+    let path = |bundle: &mut Bundle, path: &str| {
+        bundle.deployments[1].pod.containers[0].mounts[0].path = path.into();
+    };
+    for bad in ["etc", "/", "/proc/sys", "/a/../b", "/a//b"] {
+        refused(|b| path(b, bad), "deployments.web.containers.main");
+    }
+    refused(|b| b.generation.0 = 0, "generation");
+    refused(|b| b.deployments.swap_remove(0).name = sample::name("x"), "no deployment `db`");
+    refused(|b| b.deployments[0].name = sample::name("web"), "there twice");
+    refused(|b| b.images.clear(), "image is not in the bundle");
+    refused(|b| b.images[0].layers.clear(), "has no layer");
+    refused(|b| b.configs.clear(), "no ConfigMap `lion`");
+    refused(|b| b.deployments[0].pod.containers.clear(), "has no container");
+    refused(|b| b.deployments[0].pod.containers[0].args.clear(), "args: is empty");
+    refused(|b| b.deployments[0].replicas = 1_000, "at most 128");
+    refused(|b| b.deployments[0].pod.containers[0].working_dir = "/proc/self".into(), "workingDir");
+    refused(|b| b.deployments[0].pod.containers[0].args[0].push('\0'), "NUL");
+    refused(|b| b.deployments[0].pod.containers[0].stop_signal = 65, "stop signal");
+    refused(|b| b.deployments[0].after = [sample::name("web")].into(), "form a circle: db, web");
+    refused(
+        |b| {
+            b.deployments[0].pod.containers[0].ports =
+                b.deployments[1].pod.containers[0].ports.clone()
+        },
+        "host port 8080 is published twice",
+    );
+    refused(
+        |b| {
+            b.deployments[0].strategy = Strategy::RollingUpdate { max_unavailable: 0, max_surge: 0 }
+        },
+        "cannot both be 0",
+    );
+    refused(
+        |b| {
+            let files = &mut b.configs[0].files;
+            files.insert("../passwd".into(), Vec::new());
+        },
+        "not a plain file name",
+    );
+}
+
+#[test]
+fn a_pod_hash_changes_with_what_the_pod_is_made_of_only() {
+    let web = |bundle: &Bundle| bundle.pod_hash(&bundle.deployments[1]);
+    let before = web(&sample::bundle());
+    let same = |change: &dyn Fn(&mut Bundle)| {
+        let mut bundle = sample::bundle();
+        change(&mut bundle);
+        web(&bundle) == before
+    };
+    assert!(same(&|b| b.generation.0 = 8));
+    assert!(same(&|b| b.deployments[1].replicas = 5));
+    assert!(same(&|b| b.versions[0].description = "other".into()));
+    assert!(same(&|b| b.deployments[1].after.clear()));
+    assert!(!same(&|b| b.deployments[1].pod.containers[0].args.push("-v".into())));
+    assert!(!same(&|b| b.images[0].layers[0].digest = Digest::of(b"other")));
+    assert!(!same(&|b| {
+        b.configs[0].files.insert("lion.properties".into(), b"mane=short\n".to_vec());
+    }));
+}

@@ -1,0 +1,93 @@
+//! One bundle that uses every field, shared by the tests of this crate.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::model::{
+    Bundle, Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate,
+    Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+};
+use wherry_bundle::{BuildVersion, Digest, Generation, Name};
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn bundle() -> Bundle {
+    let image = Image {
+        digest: Digest::of(b"image"),
+        reference: "nginx:1.22".into(),
+        layers: vec![
+            Layer { digest: Digest::of(b"base"), size_bytes: 4096 },
+            Layer { digest: Digest::of(b"top"), size_bytes: 300 },
+        ],
+    };
+    let config = Config {
+        key: ConfigRef { kind: ConfigKind::ConfigMap, name: name("lion") },
+        files: BTreeMap::from([("lion.properties".to_owned(), b"mane=long\n".to_vec())]),
+    };
+    let db = deployment("db", &image, 1, Strategy::Recreate);
+    let mut web =
+        deployment("web", &image, 2, Strategy::RollingUpdate { max_unavailable: 0, max_surge: 1 });
+    web.after = BTreeSet::from([name("db")]);
+    web.pod.volumes = vec![Volume {
+        name: name("conf"),
+        config: config.key.clone(),
+        items: BTreeMap::from([("lion.properties".to_owned(), "app/lion.properties".to_owned())]),
+        mode: 0o644,
+    }];
+    web.pod.containers[0].mounts = vec![Mount {
+        volume: name("conf"),
+        path: "/etc/lion".into(),
+        sub_path: None,
+        read_only: true,
+    }];
+    web.pod.containers[0].ports = vec![Port {
+        name: "http".into(),
+        protocol: Protocol::Tcp,
+        container_port: 80,
+        host_port: Some(8080),
+    }];
+    Bundle {
+        node: name("gw-1"),
+        generation: Generation(7),
+        versions: vec![VersionRef {
+            application: name("zoo"),
+            number: BuildVersion { x: 1, y: 4, z: 0, build: 2 },
+            description: "new enclosure".into(),
+        }],
+        deployments: vec![db, web],
+        configs: vec![config],
+        images: vec![image],
+    }
+}
+
+fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> Deployment {
+    Deployment {
+        name: name(text),
+        application: name("zoo"),
+        replicas,
+        strategy,
+        min_ready_seconds: 2,
+        progress_deadline_seconds: 600,
+        after: BTreeSet::new(),
+        pod: PodTemplate {
+            host_network: false,
+            restart_policy: RestartPolicy::Always,
+            termination_grace_seconds: 30,
+            containers: vec![Container {
+                name: name("main"),
+                image: image.digest,
+                args: vec!["/bin/serve".into(), "--quiet".into()],
+                env: vec![("LION".into(), "Leo".into())],
+                working_dir: "/srv".into(),
+                user: User { uid: 101, gid: 102, additional_gids: vec![103] },
+                capabilities: BTreeSet::from(["NET_ADMIN".to_owned()]),
+                ports: Vec::new(),
+                resources: Resources { cpu_millis: Some(250), memory_bytes: Some(64 << 20) },
+                mounts: Vec::new(),
+                stop_signal: 15,
+            }],
+            volumes: Vec::new(),
+        },
+    }
+}
