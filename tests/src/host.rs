@@ -273,13 +273,9 @@ fn keep_logs(folder: &Path, id: &str) -> PathBuf {
 /// Takes away whatever a run with this id made: processes in its cgroups and
 /// namespaces, cgroups, mounts, namespaces, folder. Every step goes on when
 /// there is nothing to do.
-fn sweep(id: &str) {
+pub fn sweep(id: &str) {
     let name = format!("{PREFIX}-{id}");
-    for path in cgroups(&name) {
-        for pid in pids(&path) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
+    // The node first: it would start again what is killed behind its back.
     for side in [Side::Wan, Side::Gateway] {
         let netns = netns(id, side);
         let listed = output(&mut tool("ip", ["netns", "pids", &netns]));
@@ -287,6 +283,11 @@ fn sweep(id: &str) {
             let _ = kill(pid, Signal::SIGKILL);
         }
         let _ = output(&mut tool("ip", ["netns", "delete", &netns]));
+    }
+    for path in cgroups(&name) {
+        for pid in pids(&path) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
     }
     for path in mounts_below(&folder(id)) {
         let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);

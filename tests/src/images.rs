@@ -17,6 +17,16 @@ pub struct Images {
     work: PathBuf,
 }
 
+/// What people have images in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A folder.
+    Layout,
+    OciArchive,
+    /// As `docker save` writes it.
+    DockerArchive,
+}
+
 /// The tag that all others are built on: a shell, and the usual folders.
 const BASE: &str = "base";
 
@@ -51,10 +61,21 @@ impl Images {
         Ok(images)
     }
 
-    /// The layout folder, for `wherry-cloud image import`.
-    #[must_use]
-    pub fn layout(&self) -> &Path {
-        &self.layout
+    /// Copies the image out for `wherry-cloud image import`, by skopeo.
+    ///
+    /// # Errors
+    /// What skopeo says.
+    pub fn export(&self, tag: &str, format: Format) -> Result<PathBuf> {
+        let (transport, ending) = match format {
+            Format::Layout => ("oci", "oci"),
+            Format::OciArchive => ("oci-archive", "oci.tar"),
+            Format::DockerArchive => ("docker-archive", "docker.tar"),
+        };
+        let path = self.work.join(format!("{tag}.{ending}"));
+        let source = format!("oci:{}", self.image(tag));
+        let target = format!("{transport}:{}:{tag}", path.display());
+        run(&mut tool("skopeo", ["copy", "--quiet", "--insecure-policy", &source, &target]))?;
+        Ok(path)
     }
 
     fn image(&self, tag: &str) -> String {

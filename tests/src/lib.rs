@@ -12,7 +12,9 @@ pub mod host;
 pub mod images;
 pub mod node;
 pub mod observe;
+pub mod report;
 pub mod run;
+pub mod shop;
 #[allow(unsafe_code)]
 mod sys;
 

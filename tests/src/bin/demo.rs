@@ -1,1 +1,248 @@
-fn main() {}
+//! `make demo`: Wherry's main job on this machine, step by step, each checked
+//! from outside Wherry. Leaves nothing behind, also when it is interrupted.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use wherry_tests::cloud::Cloud;
+use wherry_tests::host::{GATEWAY_ADDRESS, Host, Side, sweep};
+use wherry_tests::images::{Format, Images};
+use wherry_tests::node::{Node, PATIENCE};
+use wherry_tests::observe::{http_get, json_field, processes, under_traffic, zombies_of};
+use wherry_tests::report::Report;
+use wherry_tests::run::wait_for;
+use wherry_tests::shop::{BUS_PORT, Shop, WEB_PORT};
+
+const ID: &str = "demo";
+const REPORT: &str = "target/reports/demo.json";
+
+fn main() -> std::process::ExitCode {
+    let interrupted = ctrlc::set_handler(|| {
+        println!("interrupted: cleaning up");
+        sweep(ID);
+        std::process::exit(130);
+    });
+    if let Err(error) = interrupted {
+        eprintln!("an interruption will not be cleaned up: {error}");
+    }
+    let report = RefCell::new(Report::default());
+    let result = demo(&report);
+    if let Err(error) = report.borrow().write(Path::new(REPORT)) {
+        eprintln!("{REPORT}: {error:#}");
+    }
+    match result {
+        Ok(()) => {
+            println!("all steps went well; the report is in {REPORT}");
+            std::process::ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the demo failed: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(report: &RefCell<Report>) -> Result<()> {
+    let host = Host::new(ID)?;
+    let mut cloud = Cloud::new(&host);
+    let web = format!("{GATEWAY_ADDRESS}:{WEB_PORT}");
+    let step =
+        |name: &str, work: &mut dyn FnMut() -> Result<()>| report.borrow_mut().step(name, work);
+
+    step("make images: nginx and mosquitto of Debian, and a lion of two versions", &mut || {
+        cloud.start()?;
+        import_images(&host, &cloud)
+    })?;
+    step("organise: customer, project, node, application", &mut || cloud.organise())?;
+    let mut node = Node::new(&host, &cloud.cli(&["node", "config", "gw-1"])?)?;
+    step("the gateway starts, and shows up in the cloud", &mut || {
+        node.start()?;
+        cloud.wait_node("the gateway online", |node| node["online"] == true).map(drop)
+    })?;
+
+    step("install version 1.0.0: a bus, then two pods of nginx and lion", &mut || {
+        roll_out(&cloud, &host, &Shop::default())?;
+        node.wait_running(1)?;
+        let body = host.inside(Side::Wan, || http_get(&web, "/"))?;
+        ensure!(json_field(&body, "version") == "1.0.0", "answered {body}");
+        ensure!(json_field(&body, "properties") == "mane=long\n", "answered {body}");
+        host.inside(Side::Wan, bus_answers)
+    })?;
+    step("the cloud sees every pod", &mut || {
+        cloud.wait_node("three available pods", |node| available(node) == 3).map(drop)
+    })?;
+    println!("{}", node.cli(&["ps"])?);
+
+    step("upgrade to 2.0.0 one pod at a time, while a client never stops asking", &mut || {
+        let before = of_deployment(&host, &node, "bus")?;
+        let shop = Shop {
+            number: "2.0.0",
+            description: "second",
+            lion: "lion:2.0.0",
+            properties: "mane=short\n",
+            ..Shop::default()
+        };
+        let ((), traffic) = under_traffic(&host, &web, "version", || {
+            roll_out(&cloud, &host, &shop)?;
+            node.wait_running(2)
+        })?;
+        println!("             {} answers, {:?}", traffic.answered, traffic.seen);
+        ensure!(traffic.failed.is_empty(), "failed requests: {:?}", traffic.failed);
+        ensure!(traffic.seen.contains_key("2.0.0"), "the new version never answered");
+        ensure!(before == of_deployment(&host, &node, "bus")?, "the bus was touched");
+        Ok(())
+    })?;
+
+    step("a bad version: its lion crashes; the old pods go on serving", &mut || {
+        let before = processes(&host)?;
+        let shop = Shop {
+            number: "3.0.0",
+            description: "bad",
+            lion: "lion:2.0.0",
+            env: &[("LION_CRASH_MS", "100")],
+            ..Shop::default()
+        };
+        let ((), traffic) = under_traffic(&host, &web, "version", || {
+            roll_out(&cloud, &host, &shop)?;
+            cloud.wait_node("the crash in the cloud", |node| {
+                node["pods"]
+                    .as_array()
+                    .is_some_and(|pods| pods.iter().any(|pod| pod["phase"] == "back-off"))
+            })?;
+            Ok(())
+        })?;
+        ensure!(traffic.failed.is_empty(), "failed requests: {:?}", traffic.failed);
+        ensure!(traffic.seen.keys().all(|version| version == "2.0.0"), "{:?}", traffic.seen);
+        let after = processes(&host)?;
+        let lost: Vec<_> = before.iter().filter(|(pid, _)| !after.contains_key(pid)).collect();
+        ensure!(lost.is_empty(), "processes of the old version are gone: {lost:?}");
+        Ok(())
+    })?;
+    step("back to 2.0.0: the bad pod goes, the good ones were never touched", &mut || {
+        start_rollout(&cloud, "shop@2.0.0.1")?;
+        node.wait_running(4)?;
+        let body = host.inside(Side::Wan, || http_get(&web, "/"))?;
+        ensure!(json_field(&body, "version") == "2.0.0", "answered {body}");
+        Ok(())
+    })?;
+
+    step("supervisor killed, then launcher killed: every process runs on", &mut || {
+        let before = processes(&host)?;
+        let (_, supervisor) = node.pids()?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), Signal::SIGKILL)?;
+        wait_for("a new supervisor", PATIENCE, || {
+            let (_, now) = node.pids()?;
+            Ok((now != supervisor && node.cli(&["status"]).is_ok()).then_some(()))
+        })?;
+        node.end(Signal::SIGKILL)?;
+        node.start()?;
+        node.wait_running(4)?;
+        ensure!(before == processes(&host)?, "some process was restarted");
+        ensure!(zombies_of(node.pids()?.0).is_empty(), "the launcher left a zombie");
+        Ok(())
+    })?;
+    step("cloud and broker gone, the gateway restarted: pods come up without them", &mut || {
+        cloud.end(Signal::SIGTERM)?;
+        node.purge()?;
+        let left = host.leftovers()?;
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        node.start()?;
+        node.wait_running(4)?;
+        let body = host.inside(Side::Wan, || http_get(&web, "/"))?;
+        ensure!(json_field(&body, "version") == "2.0.0", "answered {body}");
+        Ok(())
+    })?;
+    step("the cloud is back: in sync, and nothing was restarted", &mut || {
+        let before = processes(&host)?;
+        cloud.start()?;
+        cloud.wait_node("the gateway in sync", |node| {
+            node["online"] == true && available(node) == 3
+        })?;
+        std::thread::sleep(Duration::from_secs(1));
+        ensure!(before == processes(&host)?, "some process was restarted");
+        let logs = cloud.cli(&["logs", "gw-1", "web", "-c", "lion", "--tail", "3"])?;
+        ensure!(logs.contains("listening on"), "the cloud got no log lines: {logs}");
+        Ok(())
+    })?;
+    step("everything is removed", &mut || {
+        node.purge()?;
+        cloud.end(Signal::SIGTERM)?;
+        let left = host.leftovers()?;
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        Ok(())
+    })
+}
+
+/// Makes all images and imports them, from each form in which people have
+/// them.
+fn import_images(host: &Host, cloud: &Cloud<'_>) -> Result<()> {
+    let folder = host.folder().join("images");
+    std::fs::create_dir_all(&folder)?;
+    let images = Images::new(&folder)?;
+    images.build_nginx("nginx-1.22")?;
+    images.build_mosquitto("mosquitto-2.0")?;
+    images.build_lion("lion-1.0.0", "1.0.0")?;
+    images.build_lion("lion-2.0.0", "2.0.0")?;
+    for (name, format) in [
+        ("nginx:1.22", Format::OciArchive),
+        ("mosquitto:2.0", Format::Layout),
+        ("lion:1.0.0", Format::DockerArchive),
+        ("lion:2.0.0", Format::DockerArchive),
+    ] {
+        let file = images.export(&name.replace(':', "-"), format)?;
+        let file = file.to_str().context("a plain path")?;
+        cloud.cli(&["image", "import", file, "--name", name])?;
+    }
+    Ok(())
+}
+
+fn roll_out(cloud: &Cloud<'_>, host: &Host, shop: &Shop<'_>) -> Result<()> {
+    let file = shop.write(&host.folder().join(format!("shop-{}", shop.number)))?;
+    let file = file.to_str().context("a plain path")?;
+    cloud.cli(&["version", "create", "-f", file])?;
+    start_rollout(cloud, &format!("shop@{}.1", shop.number))
+}
+
+fn start_rollout(cloud: &Cloud<'_>, version: &str) -> Result<()> {
+    cloud.cli(&["rollout", "start", "--version", version, "--nodes", "site=berlin"]).map(drop)
+}
+
+fn available(node: &serde_json::Value) -> usize {
+    let pods = node["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
+    pods.iter().filter(|pod| pod["phase"] == "available").count()
+}
+
+/// The running containers of a deployment: pid and start time.
+fn of_deployment(host: &Host, node: &Node<'_>, deployment: &str) -> Result<BTreeMap<i32, u64>> {
+    let all = processes(host)?;
+    let pods = node.pods()?;
+    let pids = pods
+        .iter()
+        .filter(|pod| pod["deployment"] == deployment)
+        .flat_map(|pod| pod["containers"].as_array().cloned().unwrap_or_default())
+        .filter_map(|container| container["state"]["running"]["pid"].as_i64());
+    let found: BTreeMap<i32, u64> = pids
+        .filter_map(|pid| i32::try_from(pid).ok())
+        .filter_map(|pid| Some((pid, *all.get(&pid)?)))
+        .collect();
+    if found.is_empty() {
+        bail!("nothing of `{deployment}` runs");
+    }
+    Ok(found)
+}
+
+/// The bus on the gateway's port answers an MQTT 3.1.1 CONNECT with CONNACK.
+fn bus_answers() -> Result<()> {
+    use std::io::{Read, Write};
+    let mut bus = std::net::TcpStream::connect((GATEWAY_ADDRESS, BUS_PORT))?;
+    bus.set_read_timeout(Some(Duration::from_secs(2)))?;
+    bus.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'd'])?;
+    let mut answer = [0; 4];
+    bus.read_exact(&mut answer)?;
+    ensure!(answer == [0x20, 2, 0, 0], "the bus answered {answer:02x?}");
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Steps with their times, as people read them and as JSON.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// A run of several steps.
+#[derive(Debug)]
+pub struct Report {
+    start: Instant,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Serialize)]
+struct Step {
+    name: String,
+    ok: bool,
+    ms: u64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { start: Instant::now(), steps: Vec::new() }
+    }
+}
+
+impl Report {
+    /// Does one step and says how it went.
+    ///
+    /// # Errors
+    /// What `work` says.
+    pub fn step<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        println!("[{:6.1} s] {name} …", self.start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let result = work();
+        let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mark = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("[{:6.1} s]   {mark} in {ms} ms", self.start.elapsed().as_secs_f64());
+        self.steps.push(Step { name: name.to_owned(), ok: result.is_ok(), ms });
+        result
+    }
+
+    /// Tells people about something that was just seen.
+    pub fn say(&self, text: &str) {
+        println!("[{:6.1} s]     {text}", self.start.elapsed().as_secs_f64());
+    }
+
+    /// Writes `{"steps": [{"name", "ok", "ms"}]}`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "steps": self.steps }))?;
+        std::fs::write(path, text + "\n")?;
+        Ok(())
+    }
+}

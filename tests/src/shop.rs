@@ -1,0 +1,204 @@
+//! The application that demo and tests deploy: a bus (mosquitto), and a web
+//! service of two containers (nginx in front of a lion, over 127.0.0.1) that
+//! needs the bus.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+/// The web service's port on the gateway.
+pub const WEB_PORT: u16 = 8080;
+/// The bus' port on the gateway.
+pub const BUS_PORT: u16 = 1884;
+
+/// One version of the application; the default is a good one.
+#[derive(Clone, Debug)]
+pub struct Shop<'a> {
+    /// `X.Y.Z`.
+    pub number: &'a str,
+    pub description: &'a str,
+    /// The image of the lion; its version is what HTTP answers show.
+    pub lion: &'a str,
+    pub replicas: u16,
+    /// The text of `lion.properties`.
+    pub properties: &'a str,
+    /// More environment of the lion: name and value.
+    pub env: &'a [(&'a str, &'a str)],
+}
+
+impl Default for Shop<'_> {
+    fn default() -> Self {
+        Self {
+            number: "1.0.0",
+            description: "first",
+            lion: "lion:1.0.0",
+            replicas: 2,
+            properties: "mane=long\n",
+            env: &[],
+        }
+    }
+}
+
+impl Shop<'_> {
+    /// Writes `version.yaml` and all that it names below `folder`; the path
+    /// of `version.yaml`.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(folder.join("templates"))?;
+        fs::create_dir_all(folder.join("config"))?;
+        let Self { number, description, .. } = self;
+        let version = format!(
+            "application: shop
+version: {number}
+description: {description}
+productType: gateway-single-node
+components:
+  - name: bus
+    image: mosquitto:2.0
+    template: templates/bus.yaml
+  - name: web
+    image: nginx:1.22
+    template: templates/web.yaml
+    startAfter: [bus]
+configurationFiles:
+  - name: lion
+    files: [config/lion.properties]
+  - name: nginx
+    files: [config/nginx.conf]
+  - name: bus
+    files: [config/mosquitto.conf]
+"
+        );
+        fs::write(folder.join("config/lion.properties"), self.properties)?;
+        fs::write(folder.join("config/nginx.conf"), NGINX_CONF)?;
+        fs::write(folder.join("config/mosquitto.conf"), MOSQUITTO_CONF)?;
+        fs::write(folder.join("templates/bus.yaml"), bus())?;
+        fs::write(folder.join("templates/web.yaml"), self.web())?;
+        let path = folder.join("version.yaml");
+        fs::write(&path, version)?;
+        Ok(path)
+    }
+
+    fn web(&self) -> String {
+        let Self { number, lion, replicas, .. } = self;
+        let env: String = self
+            .env
+            .iter()
+            .map(|(name, value)| {
+                format!("            - name: {name}\n              value: \"{value}\"\n")
+            })
+            .collect();
+        format!(
+            "apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: {replicas}
+  minReadySeconds: 1
+  selector:
+    matchLabels: {{ app: web }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: 0
+      maxSurge: 1
+  template:
+    metadata:
+      labels: {{ app: web }}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+        - name: nginx
+          ports:
+            - containerPort: 8000
+              hostPort: {WEB_PORT}
+          resources:
+            limits: {{ cpu: 500m, memory: 64Mi }}
+          volumeMounts:
+            - name: nginx
+              mountPath: /etc/nginx
+        - name: lion
+          image: {lion}
+          env:
+            - name: LION_VERSION
+              value: \"{number}\"
+            - name: LION_PROPERTIES
+              value: /etc/lion/lion.properties
+            - name: LION_NEEDS
+              value: bus:1883
+{env}          resources:
+            limits: {{ cpu: 500m, memory: 32Mi }}
+          volumeMounts:
+            - name: lion
+              mountPath: /etc/lion
+              readOnly: true
+      volumes:
+        - name: nginx
+          configMap:
+            name: nginx
+        - name: lion
+          configMap:
+            name: lion
+"
+        )
+    }
+}
+
+fn bus() -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: bus
+spec:
+  replicas: 1
+  minReadySeconds: 1
+  selector:
+    matchLabels: {{ app: bus }}
+  template:
+    metadata:
+      labels: {{ app: bus }}
+    spec:
+      containers:
+        - name: mosquitto
+          args: [-c, /etc/mosquitto/mosquitto.conf]
+          ports:
+            - containerPort: 1883
+              hostPort: {BUS_PORT}
+          resources:
+            limits: {{ cpu: 500m, memory: 32Mi }}
+          volumeMounts:
+            - name: conf
+              mountPath: /etc/mosquitto
+      volumes:
+        - name: conf
+          configMap:
+            name: bus
+"
+    )
+}
+
+const MOSQUITTO_CONF: &str = "listener 1883 0.0.0.0\nallow_anonymous true\n";
+
+const NGINX_CONF: &str = "worker_processes 1;
+daemon off;
+pid /tmp/nginx.pid;
+error_log stderr notice;
+events { worker_connections 64; }
+http {
+  access_log /dev/stdout;
+  client_body_temp_path /tmp/body;
+  proxy_temp_path /tmp/proxy;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+  server {
+    listen 8000;
+    location / { proxy_pass http://127.0.0.1:9000; }
+  }
+}
+";
