@@ -1,0 +1,6 @@
+//! The small cloud: organisation, versions, image import, bundles, rollouts,
+//! broker and HTTP API.
+
+#![forbid(unsafe_code)]
+
+pub mod image;
