@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::PREFIX;
+use crate::cloud::Cloud;
 use crate::run::{run, tool};
 
 /// An OCI layout folder with one tag for each image.
@@ -25,6 +27,16 @@ pub enum Format {
     OciArchive,
     /// As `docker save` writes it.
     DockerArchive,
+}
+
+impl Format {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Layout => "layout",
+            Self::OciArchive => "oci.tar",
+            Self::DockerArchive => "docker.tar",
+        }
+    }
 }
 
 /// The tag that all others are built on: a shell, and the usual folders.
@@ -66,12 +78,12 @@ impl Images {
     /// # Errors
     /// What skopeo says.
     pub fn export(&self, tag: &str, format: Format) -> Result<PathBuf> {
-        let (transport, ending) = match format {
-            Format::Layout => ("oci", "oci"),
-            Format::OciArchive => ("oci-archive", "oci.tar"),
-            Format::DockerArchive => ("docker-archive", "docker.tar"),
+        let transport = match format {
+            Format::Layout => "oci",
+            Format::OciArchive => "oci-archive",
+            Format::DockerArchive => "docker-archive",
         };
-        let path = self.work.join(format!("{tag}.{ending}"));
+        let path = self.work.join(format!("{tag}.{}", format.ending()));
         let source = format!("oci:{}", self.image(tag));
         let target = format!("{transport}:{}:{tag}", path.display());
         run(&mut tool("skopeo", ["copy", "--quiet", "--insecure-policy", &source, &target]))?;
@@ -156,6 +168,53 @@ impl Images {
             stop_signal: None,
         })
     }
+}
+
+/// Imports the images of this workspace into the cloud, each from one of the
+/// forms in which people have them: `nginx:1.22`, `mosquitto:2.0`,
+/// `lion:1.0.0` and `lion:2.0.0`. They are made once for each build.
+///
+/// # Errors
+/// A tool that is not installed, or what the cloud says.
+pub fn import(cloud: &Cloud<'_>) -> Result<()> {
+    let folder = made()?;
+    for (name, format) in FORMS {
+        let file = folder.join(format!("{}.{}", name.replace(':', "-"), format.ending()));
+        cloud.cli(&["image", "import", file.to_str().context("a plain path")?, "--name", name])?;
+    }
+    Ok(())
+}
+
+const FORMS: [(&str, Format); 4] = [
+    ("nginx:1.22", Format::OciArchive),
+    ("mosquitto:2.0", Format::Layout),
+    ("lion:1.0.0", Format::DockerArchive),
+    ("lion:2.0.0", Format::DockerArchive),
+];
+
+/// The folder with all archives, beside the programs of this workspace.
+fn made() -> Result<PathBuf> {
+    let lion = crate::host::binary("wherry-lion")?;
+    let folder = lion.with_file_name(format!("{PREFIX}-images"));
+    let done = folder.join("done");
+    let newer = |a: &Path, b: &Path| -> Result<bool> {
+        Ok(fs::metadata(a)?.modified()? > fs::metadata(b)?.modified()?)
+    };
+    if newer(&done, &lion).unwrap_or(false) {
+        return Ok(folder);
+    }
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    let images = Images::new(&folder)?;
+    images.build_nginx("nginx-1.22")?;
+    images.build_mosquitto("mosquitto-2.0")?;
+    images.build_lion("lion-1.0.0", "1.0.0")?;
+    images.build_lion("lion-2.0.0", "2.0.0")?;
+    for (name, format) in FORMS {
+        images.export(&name.replace(':', "-"), format)?;
+    }
+    fs::write(done, "")?;
+    Ok(folder)
 }
 
 /// Puts each program where it is on this machine (one of ours into `/bin`),

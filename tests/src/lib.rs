@@ -10,13 +10,17 @@
 pub mod cloud;
 pub mod host;
 pub mod images;
+pub mod mqtt;
 pub mod node;
 pub mod observe;
+pub mod package;
 pub mod report;
 pub mod run;
 pub mod shop;
 #[allow(unsafe_code)]
 mod sys;
+pub mod templates;
+pub mod world;
 
 /// Of every namespace, cgroup, mount and folder that a test makes.
 pub const PREFIX: &str = "wherry-test";

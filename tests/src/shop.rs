@@ -2,10 +2,7 @@
 //! service of two containers (nginx in front of a lion, over 127.0.0.1) that
 //! needs the bus.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::Result;
+use crate::package::{Component, Package};
 
 /// The web service's port on the gateway.
 pub const WEB_PORT: u16 = 8080;
@@ -17,7 +14,6 @@ pub const BUS_PORT: u16 = 1884;
 pub struct Shop<'a> {
     /// `X.Y.Z`.
     pub number: &'a str,
-    pub description: &'a str,
     /// The image of the lion; its version is what HTTP answers show.
     pub lion: &'a str,
     pub replicas: u16,
@@ -31,7 +27,6 @@ impl Default for Shop<'_> {
     fn default() -> Self {
         Self {
             number: "1.0.0",
-            description: "first",
             lion: "lion:1.0.0",
             replicas: 2,
             properties: "mane=long\n",
@@ -41,45 +36,21 @@ impl Default for Shop<'_> {
 }
 
 impl Shop<'_> {
-    /// Writes `version.yaml` and all that it names below `folder`; the path
-    /// of `version.yaml`.
-    ///
-    /// # Errors
-    /// The folder cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(folder.join("templates"))?;
-        fs::create_dir_all(folder.join("config"))?;
-        let Self { number, description, .. } = self;
-        let version = format!(
-            "application: shop
-version: {number}
-description: {description}
-productType: gateway-single-node
-components:
-  - name: bus
-    image: mosquitto:2.0
-    template: templates/bus.yaml
-  - name: web
-    image: nginx:1.22
-    template: templates/web.yaml
-    startAfter: [bus]
-configurationFiles:
-  - name: lion
-    files: [config/lion.properties]
-  - name: nginx
-    files: [config/nginx.conf]
-  - name: bus
-    files: [config/mosquitto.conf]
-"
-        );
-        fs::write(folder.join("config/lion.properties"), self.properties)?;
-        fs::write(folder.join("config/nginx.conf"), NGINX_CONF)?;
-        fs::write(folder.join("config/mosquitto.conf"), MOSQUITTO_CONF)?;
-        fs::write(folder.join("templates/bus.yaml"), bus())?;
-        fs::write(folder.join("templates/web.yaml"), self.web())?;
-        let path = folder.join("version.yaml");
-        fs::write(&path, version)?;
-        Ok(path)
+    /// As a version package.
+    #[must_use]
+    pub fn package(&self) -> Package {
+        let bus = Component::new("bus", "mosquitto:2.0", bus());
+        let mut web = Component::new("web", "nginx:1.22", self.web());
+        web.start_after = vec!["bus".into()];
+        let mut package = Package::new(self.number, vec![bus, web]);
+        package.configs = [
+            ["lion", "lion.properties", self.properties],
+            ["nginx", "nginx.conf", NGINX_CONF],
+            ["bus", "mosquitto.conf", MOSQUITTO_CONF],
+        ]
+        .map(|config| config.map(str::to_owned))
+        .to_vec();
+        package
     }
 
     fn web(&self) -> String {

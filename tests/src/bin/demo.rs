@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use nix::sys::signal::Signal;
 use wherry_tests::cloud::Cloud;
 use wherry_tests::host::{GATEWAY_ADDRESS, Host, Side, sweep};
-use wherry_tests::images::{Format, Images};
+use wherry_tests::images::import;
 use wherry_tests::node::{Node, PATIENCE};
 use wherry_tests::observe::{http_get, json_field, processes, under_traffic, zombies_of};
+use wherry_tests::package::start_rollout;
 use wherry_tests::report::Report;
 use wherry_tests::run::wait_for;
 use wherry_tests::shop::{BUS_PORT, Shop, WEB_PORT};
@@ -55,7 +56,7 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
 
     step("make images: nginx and mosquitto of Debian, and a lion of two versions", &mut || {
         cloud.start()?;
-        import_images(&host, &cloud)
+        import(&cloud)
     })?;
     step("organise: customer, project, node, application", &mut || cloud.organise())?;
     let mut node = Node::new(&host, &cloud.cli(&["node", "config", "gw-1"])?)?;
@@ -65,7 +66,7 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
     })?;
 
     step("install version 1.0.0: a bus, then two pods of nginx and lion", &mut || {
-        roll_out(&cloud, &host, &Shop::default())?;
+        Shop::default().package().roll_out(&cloud, &host)?;
         node.wait_running(1)?;
         let body = host.inside(Side::Wan, || http_get(&web, "/"))?;
         ensure!(json_field(&body, "version") == "1.0.0", "answered {body}");
@@ -81,13 +82,12 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
         let before = of_deployment(&host, &node, "bus")?;
         let shop = Shop {
             number: "2.0.0",
-            description: "second",
             lion: "lion:2.0.0",
             properties: "mane=short\n",
             ..Shop::default()
         };
         let ((), traffic) = under_traffic(&host, &web, "version", || {
-            roll_out(&cloud, &host, &shop)?;
+            shop.package().roll_out(&cloud, &host)?;
             node.wait_running(2)
         })?;
         println!("             {} answers, {:?}", traffic.answered, traffic.seen);
@@ -101,13 +101,12 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
         let before = processes(&host)?;
         let shop = Shop {
             number: "3.0.0",
-            description: "bad",
             lion: "lion:2.0.0",
             env: &[("LION_CRASH_MS", "100")],
             ..Shop::default()
         };
         let ((), traffic) = under_traffic(&host, &web, "version", || {
-            roll_out(&cloud, &host, &shop)?;
+            shop.package().roll_out(&cloud, &host)?;
             cloud.wait_node("the crash in the cloud", |node| {
                 node["pods"]
                     .as_array()
@@ -175,40 +174,6 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
         ensure!(left.is_empty(), "left behind: {left:?}");
         Ok(())
     })
-}
-
-/// Makes all images and imports them, from each form in which people have
-/// them.
-fn import_images(host: &Host, cloud: &Cloud<'_>) -> Result<()> {
-    let folder = host.folder().join("images");
-    std::fs::create_dir_all(&folder)?;
-    let images = Images::new(&folder)?;
-    images.build_nginx("nginx-1.22")?;
-    images.build_mosquitto("mosquitto-2.0")?;
-    images.build_lion("lion-1.0.0", "1.0.0")?;
-    images.build_lion("lion-2.0.0", "2.0.0")?;
-    for (name, format) in [
-        ("nginx:1.22", Format::OciArchive),
-        ("mosquitto:2.0", Format::Layout),
-        ("lion:1.0.0", Format::DockerArchive),
-        ("lion:2.0.0", Format::DockerArchive),
-    ] {
-        let file = images.export(&name.replace(':', "-"), format)?;
-        let file = file.to_str().context("a plain path")?;
-        cloud.cli(&["image", "import", file, "--name", name])?;
-    }
-    Ok(())
-}
-
-fn roll_out(cloud: &Cloud<'_>, host: &Host, shop: &Shop<'_>) -> Result<()> {
-    let file = shop.write(&host.folder().join(format!("shop-{}", shop.number)))?;
-    let file = file.to_str().context("a plain path")?;
-    cloud.cli(&["version", "create", "-f", file])?;
-    start_rollout(cloud, &format!("shop@{}.1", shop.number))
-}
-
-fn start_rollout(cloud: &Cloud<'_>, version: &str) -> Result<()> {
-    cloud.cli(&["rollout", "start", "--version", version, "--nodes", "site=berlin"]).map(drop)
 }
 
 fn available(node: &serde_json::Value) -> usize {
