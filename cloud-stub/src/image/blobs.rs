@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use wherry_bundle::Digest;
 
+use super::region::Region;
+
 const TEMPORARY_PREFIX: &str = ".import-";
 const LAYER_SUFFIX: &str = ".squashfs";
 
@@ -74,7 +76,11 @@ impl BlobDir {
     pub(super) fn commit(&self, file: NamedTempFile, digest: &Digest) -> io::Result<bool> {
         let path = self.layer_path(digest);
         let size = file.as_file().metadata()?.len();
-        if fs::metadata(&path).is_ok_and(|old| old.is_file() && old.len() == size) {
+        // A damaged one is replaced: importing again is how to mend it.
+        if let Ok(old) = File::open(&path).and_then(Region::whole)
+            && old.len() == size
+            && old.digest()? == *digest
+        {
             return Ok(false);
         }
         // Temporary files are private; a layer is read by whoever serves it.

@@ -9,8 +9,9 @@ pub struct ImportLimits {
     pub total_bytes_max: u64,
     /// One file in a layer.
     pub file_bytes_max: u64,
-    /// Entries of one layer: each is kept in memory while the layer is made.
-    pub layer_entries_max: usize,
+    /// Files, folders, links and whiteouts of all layers of one import: each
+    /// is kept in memory (about 200 bytes) until the import ends.
+    pub entries_max: usize,
     /// Entries of the archive that holds the image.
     pub archive_entries_max: usize,
     /// Uncompressed bytes for each compressed byte, once a layer has more
@@ -36,6 +37,13 @@ pub const LINKS_MAX: usize = 40;
 pub const LAYER_PATH_BYTES_MAX: usize = 4095;
 /// Length of one name in a path (Linux: `NAME_MAX`; squashfs has 256).
 pub const LAYER_NAME_BYTES_MAX: usize = 255;
+/// Folders within folders. Real trees stay below 50; each level costs a
+/// look-up for every entry below it.
+pub const LAYER_DEPTH_MAX: usize = 128;
+/// Device numbers as squashfs keeps them: 12 and 20 bits.
+pub const DEVICE_MAJOR_MAX: u64 = 0xfff;
+/// See [`DEVICE_MAJOR_MAX`].
+pub const DEVICE_MINOR_MAX: u64 = 0xf_ffff;
 /// Extended attributes of one entry, names and values (Linux keeps at most
 /// 64 KiB in one value).
 pub const XATTRS_BYTES_MAX: usize = 128 << 10;
@@ -49,7 +57,7 @@ impl Default for ImportLimits {
             layer_bytes_max: 4 << 30,
             total_bytes_max: 16 << 30,
             file_bytes_max: 2 << 30,
-            layer_entries_max: 500_000,
+            entries_max: 500_000,
             archive_entries_max: 10_000,
             ratio_max: 200,
             images_max: 64,

@@ -7,10 +7,23 @@
 //! onto the host's filesystem.
 
 mod blobs;
+mod config;
 mod error;
+mod import;
 mod info;
 pub mod limits;
+mod manifest;
+mod merged;
+mod pax;
 pub mod reference;
+mod region;
+mod source;
+mod squashfs;
+mod tar_reader;
+mod tree;
+mod user;
+
+use std::path::Path;
 
 pub use blobs::BlobDir;
 pub use error::ImportError;
@@ -35,3 +48,19 @@ pub struct ImportedImage {
     pub layers_new: usize,
 }
 
+/// Imports every image of `source` (a folder or a file, whose kind is found
+/// out) for every Linux platform that it has: one result for each name and
+/// platform. Blocks for as long as compressing takes. Idempotent: importing
+/// again gives the same digests and writes nothing.
+///
+/// # Errors
+/// The first reason to refuse it; then nothing is left in `blobs`. Only when
+/// the disk fails at the very end, whole layers may be.
+pub fn import(
+    source: &Path,
+    options: &ImportOptions,
+    blobs: &BlobDir,
+    limits: &ImportLimits,
+) -> Result<Vec<ImportedImage>, ImportError> {
+    import::run(source, options, blobs, limits)
+}
