@@ -1,0 +1,154 @@
+//! The agent: the node's only connection to the cloud, MQTT 3.1.1 on a thread
+//! of its own.
+//!
+//! It brings the desired envelope, commands and layers down, and status,
+//! events, logs and replies up; `wherry/v1/NODE/…` are its topics. It decides
+//! nothing and never touches a pod: without it all pods run on.
+//! Everything received is size-checked and decoded; a bad message is counted,
+//! logged at a bounded rate, and otherwise ignored.
+
+mod inbox;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use wherry_bundle::message::{Command, LogChunk, Message, NodeStatus, Reply};
+use wherry_bundle::model::Layer;
+use wherry_bundle::topic::Topic;
+use wherry_bundle::wire::WireError;
+use wherry_bundle::{Digest, Name};
+
+use crate::layers::Layers;
+use inbox::{Inbox, Uplink};
+pub use inbox::{UPLINK_BYTES_MAX, UPLINK_MESSAGES_MAX};
+
+/// Where to connect to, and as whom.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Also the user name; the client id is `wherry-NODE`.
+    pub node: Name,
+    /// A host name or an address.
+    pub host: String,
+    pub port: u16,
+    /// Empty: no credentials are sent.
+    pub password: String,
+    pub layers: Layers,
+}
+
+/// What the agent tells the supervisor. The sink that takes it may wait, but
+/// not for the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentEvent {
+    Connected,
+    /// The connection was lost, or a first attempt failed; told once until
+    /// the next [`Self::Connected`].
+    Disconnected(String),
+    /// An envelope, unchecked. Once it is committed or its refusal recorded,
+    /// give `token` to [`AgentHandle::ack_desired`]: until then the broker
+    /// keeps the message.
+    Desired {
+        bytes: Vec<u8>,
+        token: AckToken,
+    },
+    /// Each id comes once while this process lives.
+    Command(Command),
+    LayerDone(Digest),
+    /// For people: the agent goes on trying while the layer is wanted.
+    LayerFailed {
+        layer: Digest,
+        error: String,
+    },
+    /// Of all wanted layers together; at most one a second.
+    Progress {
+        bytes_done: u64,
+        bytes_total: u64,
+    },
+}
+
+/// Names one received message of one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckToken {
+    connection: u64,
+    packet_id: u16,
+}
+
+/// Why a message was not taken for sending.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    #[error("the uplink's queue is full: wait, or drop the message")]
+    Full,
+    #[error(transparent)]
+    Encoding(#[from] WireError),
+}
+
+/// Gives work to the agent. No method waits.
+#[derive(Debug)]
+pub struct AgentHandle {
+    inbox: Arc<Inbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AgentHandle {
+    /// Only the newest status is kept and sent; the last one is sent again
+    /// after each reconnection.
+    pub fn publish_status(&self, status: NodeStatus) {
+        self.inbox.put(|inputs| inputs.status = Some(Box::new(status)));
+    }
+
+    /// There may be new events in the store's outbox.
+    pub fn events_pending(&self) {
+        self.inbox.put(|inputs| inputs.events_pending = true);
+    }
+
+    /// The layers to fetch, in order of urgency; replaces the list before.
+    /// Layers that are already whole are skipped, without an event.
+    pub fn want(&self, layers: Vec<Layer>) {
+        self.inbox.put(|inputs| inputs.want = Some(layers));
+    }
+
+    /// # Errors
+    /// [`SendError::Full`]: try again later, the cloud sees no gap then.
+    pub fn log(&self, chunk: &LogChunk) -> Result<(), SendError> {
+        self.push(Topic::Log, chunk.to_bytes()?)
+    }
+
+    /// Room is kept for a few replies, whatever the logs do.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn reply(&self, reply: &Reply) -> Result<(), SendError> {
+        self.push(Topic::Reply, reply.to_bytes()?)
+    }
+
+    /// The broker may forget this message. A token of a former connection is
+    /// ignored: the broker sends that message again.
+    pub fn ack_desired(&self, token: AckToken) {
+        self.inbox.put(|inputs| inputs.confirmed.push(token));
+    }
+
+    fn push(&self, topic: Topic, payload: Vec<u8>) -> Result<(), SendError> {
+        let fits = self.inbox.put(|inputs| inputs.push(Uplink { topic, payload }));
+        if fits { Ok(()) } else { Err(SendError::Full) }
+    }
+
+    /// Publishes the status `Offline`, disconnects and ends the thread.
+    /// Waits for that, but never longer than a few seconds.
+    pub fn shutdown(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.inbox.put(|inputs| inputs.shutdown = true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the agent's thread had panicked");
+        }
+    }
+}
+
+impl Drop for AgentHandle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

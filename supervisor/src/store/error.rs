@@ -1,0 +1,49 @@
+//! What can go wrong with the node's state.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wherry_bundle::Generation;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("another process uses {}: stop it first", path.display())]
+    Locked { path: PathBuf },
+    #[error("cannot {what} the database {}: {source}", path.display())]
+    Database { what: &'static str, path: PathBuf, source: sled::Error },
+    #[error("record `{record}`: {source}")]
+    Record { record: String, source: RecordError },
+    #[error("generation {asked} is not newer than {seen}, the newest that was taken up")]
+    NotNewer { asked: Generation, seen: Generation },
+    #[error("generation {asked} is not the current one, which is {current}")]
+    NotCurrent { asked: Generation, current: Generation },
+    #[error("{bytes} bytes, where an envelope has at most {max}")]
+    TooLarge { bytes: usize, max: usize },
+}
+
+/// Why stored bytes are not a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("missing, though another record refers to it")]
+    Missing,
+    #[error("its checksum does not match")]
+    Checksum,
+    #[error("version {found} is not known here (this build reads {known}): install a newer one")]
+    Version { found: u8, known: u8 },
+    #[error("malformed")]
+    Malformed,
+}
+
+impl StoreError {
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+
+    pub(super) fn database(what: &'static str, path: &Path) -> impl FnOnce(sled::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Database { what, path, source }
+    }
+}

@@ -1,0 +1,365 @@
+//! The store behind its lock: every operation, on one thread at a time.
+//!
+//! Each change is one commit of [`Disk`]; changes of the desired state are
+//! then copied to the mirror, and only then acknowledged.
+
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::Flock;
+use sled::Batch;
+use wherry_bundle::limits::{ENVELOPE_BYTES_MAX, bounded_text};
+use wherry_bundle::message::{Event, Refused};
+use wherry_bundle::{Digest, Generation};
+
+use super::disk::{Disk, VALUE_BYTES_MAX};
+use super::error::{RecordError, StoreError};
+use super::mirror::Mirrors;
+use super::outbox::{EVENT_PREFIX, MARK_KEY, Outbox, event_key, event_seq};
+use super::record::{BundleRef, EventRecord, Meta, Mirror, OutboxMark, Record, RefusedRecord};
+use super::{Generations, NewEvent, OutboxStatus, Stored};
+
+const META_KEY: &[u8] = b"m";
+const REFUSED_KEY: &[u8] = b"r";
+const BUNDLE_PREFIX: &[u8] = b"b";
+/// Added to a record's length for its share of a message.
+const EVENT_OVERHEAD_BYTES: usize = 16;
+/// What a cloud may claim to have stored: beyond it numbers would run out.
+const SEQ_MAX: u64 = u64::MAX / 2;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) database: PathBuf,
+    /// `None` after a commit failed, until the database is opened anew.
+    pub(super) disk: Option<Disk>,
+    pub(super) meta: Meta,
+    pub(super) refused: Option<RefusedRecord>,
+    pub(super) mirrors: Mirrors,
+    /// The database is newer than the mirror.
+    pub(super) mirror_stale: bool,
+    pub(super) outbox: Outbox,
+    /// Held as long as the store lives.
+    pub(super) _lock: Flock<std::fs::File>,
+}
+
+/// Everything in a database but the envelopes, checked.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// `None`: the database is empty.
+    pub meta: Option<Meta>,
+    pub refused: Option<RefusedRecord>,
+    pub mark: OutboxMark,
+    /// Number and length of each event's record.
+    pub events: Vec<(u64, usize)>,
+}
+
+impl State {
+    pub fn generations(&mut self) -> Result<Generations, StoreError> {
+        self.reopen()?;
+        let (current, last_good) = (self.meta.current, self.meta.last_good);
+        Ok(Generations {
+            current: self.stored(current)?,
+            last_good: self.stored(last_good)?,
+            highest_seen: Generation(self.meta.highest_seen),
+        })
+    }
+
+    pub fn take_up(&mut self, asked: Generation, envelope: &[u8]) -> Result<(), StoreError> {
+        let too_large = StoreError::TooLarge { bytes: envelope.len(), max: ENVELOPE_BYTES_MAX };
+        if envelope.len() > ENVELOPE_BYTES_MAX {
+            return Err(too_large);
+        }
+        let taken = BundleRef::of(asked, envelope).ok_or(too_large)?;
+        if self.meta.current == Some(taken) {
+            return self.refresh_mirror();
+        }
+        let seen = Generation(self.meta.highest_seen);
+        if asked <= seen {
+            return Err(StoreError::NotNewer { asked, seen });
+        }
+        let mut batch = Batch::default();
+        if let Some(old) = self.meta.current.filter(|old| Some(*old) != self.meta.last_good) {
+            remove_pieces(&mut batch, old);
+        }
+        insert_pieces(&mut batch, taken, envelope);
+        batch.remove(REFUSED_KEY);
+        let meta = Meta {
+            revision: self.meta.revision + 1,
+            current: Some(taken),
+            last_good: self.meta.last_good,
+            highest_seen: asked.0,
+        };
+        self.commit_meta(batch, meta)?;
+        self.refused = None;
+        self.refresh_mirror()
+    }
+
+    pub fn mark_good(&mut self, asked: Generation) -> Result<(), StoreError> {
+        let current = self.meta.current.unwrap_or(BundleRef { generation: 0, ..EMPTY_REF });
+        if current.generation != asked.0 || asked.0 == 0 {
+            let current = Generation(current.generation);
+            return Err(StoreError::NotCurrent { asked, current });
+        }
+        if self.meta.last_good == Some(current) {
+            return self.refresh_mirror();
+        }
+        let mut batch = Batch::default();
+        if let Some(old) = self.meta.last_good {
+            remove_pieces(&mut batch, old);
+        }
+        let revision = self.meta.revision + 1;
+        let meta = Meta { revision, last_good: Some(current), ..self.meta.clone() };
+        self.commit_meta(batch, meta)?;
+        self.refresh_mirror()
+    }
+
+    pub fn refused(&self) -> Option<Refused> {
+        self.refused.as_ref().map(|record| Refused {
+            generation: Generation(record.generation),
+            reason: record.reason.clone(),
+        })
+    }
+
+    pub fn set_refused(&mut self, refused: Option<&Refused>) -> Result<(), StoreError> {
+        let record = refused.map(|refused| RefusedRecord {
+            generation: refused.generation.0,
+            reason: bounded_text(&refused.reason),
+        });
+        if record == self.refused {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        match &record {
+            Some(record) => batch.insert(REFUSED_KEY, encode("refused", record)?),
+            None => batch.remove(REFUSED_KEY),
+        }
+        self.commit(batch)?;
+        self.refused = record;
+        Ok(())
+    }
+
+    pub fn push_event(&mut self, event: &NewEvent) -> Result<u64, StoreError> {
+        let mut record = EventRecord::new(event);
+        record.subject = bounded_text(&record.subject);
+        record.text = bounded_text(&record.text);
+        Ok(self.outbox.push(encode("event", &record)?))
+    }
+
+    pub fn events_after(&mut self, seq: u64, bytes_max: usize) -> Result<Vec<Event>, StoreError> {
+        self.commit_outbox()?;
+        self.reopen()?;
+        let Some(disk) = &self.disk else { return Ok(Vec::new()) };
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        for entry in disk.scan_from(EVENT_PREFIX, &event_key(seq.saturating_add(1))) {
+            let (key, value) = entry?;
+            bytes += value.len() + EVENT_OVERHEAD_BYTES;
+            if bytes > bytes_max && !events.is_empty() {
+                break;
+            }
+            let event = EventRecord::from_record(&value).and_then(|record| {
+                record.into_event(event_seq(&key).ok_or(RecordError::Malformed)?)
+            });
+            match event {
+                Ok(event) => events.push(event),
+                // It goes with the next acknowledgement; the gap shows.
+                Err(error) => log::warn!("an event in the outbox cannot be read: {error}"),
+            }
+        }
+        Ok(events)
+    }
+
+    /// True if waiting events got new numbers.
+    pub fn ack_events(&mut self, seq: u64) -> Result<bool, StoreError> {
+        if seq <= self.outbox.used_seq() {
+            self.outbox.ack(seq);
+            return Ok(false);
+        }
+        if seq > SEQ_MAX {
+            log::warn!("the cloud confirmed event {seq}, which cannot be: ignored");
+            return Ok(false);
+        }
+        self.reopen()?;
+        let disk = &self.disk;
+        let read = |seq: u64| {
+            let value = disk.as_ref()?.get(&event_key(seq)).ok()??;
+            Some(value.to_vec())
+        };
+        let records = self.outbox.take_all(read);
+        self.outbox.skip_to(seq);
+        for record in records {
+            self.outbox.push(record);
+        }
+        Ok(true)
+    }
+
+    pub fn outbox_status(&self) -> OutboxStatus {
+        OutboxStatus { waiting: self.outbox.waiting(), dropped: self.outbox.dropped() }
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.outbox.is_dirty()
+    }
+
+    pub fn commit_outbox(&mut self) -> Result<(), StoreError> {
+        if self.is_dirty() { self.commit(Batch::default()) } else { Ok(()) }
+    }
+
+    fn commit_meta(&mut self, mut batch: Batch, meta: Meta) -> Result<(), StoreError> {
+        batch.insert(META_KEY, encode("meta", &meta)?);
+        self.commit(batch)?;
+        self.meta = meta;
+        self.mirror_stale = true;
+        Ok(())
+    }
+
+    /// Commits `batch` and whatever the outbox has waiting.
+    fn commit(&mut self, mut batch: Batch) -> Result<(), StoreError> {
+        self.reopen()?;
+        self.outbox.stage(&mut batch);
+        let Some(disk) = &self.disk else { return Ok(()) };
+        match disk.commit(batch) {
+            Ok(()) => {
+                self.outbox.committed();
+                Ok(())
+            }
+            Err(error) => {
+                self.disk = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// After this, `disk` is there. What a failed commit left on the disk is
+    /// read back: it may be the state before or after it.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        if self.disk.is_some() {
+            return Ok(());
+        }
+        let disk = Disk::open(&self.database)?;
+        let loaded = load(&disk)?;
+        let meta = loaded.meta.unwrap_or_default();
+        if meta.revision < self.meta.revision {
+            // Acknowledged state is gone: that is for the next start to
+            // mend, from the mirror. Until then, nothing is written.
+            let source = RecordError::Missing;
+            return Err(StoreError::Record { record: "meta".into(), source });
+        }
+        self.mirror_stale |= meta != self.meta;
+        self.meta = meta;
+        self.refused = loaded.refused;
+        self.outbox.skip_to(loaded.mark.used_seq);
+        self.outbox.reconcile(&loaded.events);
+        self.disk = Some(disk);
+        log::warn!("the database was opened anew after a failed commit");
+        Ok(())
+    }
+
+    pub fn refresh_mirror(&mut self) -> Result<(), StoreError> {
+        if !self.mirror_stale {
+            return Ok(());
+        }
+        let generations = self.generations()?;
+        let mirror = Mirror {
+            meta: self.meta.clone(),
+            current: generations.current.map(|stored| stored.envelope),
+            last_good: generations.last_good.map(|stored| stored.envelope),
+            used_seq: self.outbox.used_seq(),
+        };
+        self.mirrors.save(&mirror)?;
+        self.mirror_stale = false;
+        Ok(())
+    }
+
+    fn stored(&self, reference: Option<BundleRef>) -> Result<Option<Stored>, StoreError> {
+        let (Some(reference), Some(disk)) = (reference, &self.disk) else { return Ok(None) };
+        let envelope = read_envelope(disk, reference)?;
+        Ok(Some(Stored { generation: Generation(reference.generation), envelope }))
+    }
+}
+
+const EMPTY_REF: BundleRef = BundleRef { generation: 0, bytes: 0, sha256: [0; 32] };
+
+/// Reads and checks what is in a database.
+pub(super) fn load(disk: &Disk) -> Result<Loaded, StoreError> {
+    let meta: Option<Meta> = decode(disk, META_KEY, "meta")?;
+    for reference in meta.iter().flat_map(|meta| [meta.current, meta.last_good]).flatten() {
+        read_envelope(disk, reference)?;
+    }
+    let mut events = Vec::new();
+    for entry in disk.scan(EVENT_PREFIX) {
+        let (key, value) = entry?;
+        events.extend(event_seq(&key).map(|seq| (seq, value.len())));
+    }
+    Ok(Loaded {
+        meta,
+        refused: decode(disk, REFUSED_KEY, "refused")?,
+        mark: decode(disk, MARK_KEY, "outbox")?.unwrap_or_default(),
+        events,
+    })
+}
+
+/// Writes all that a mirror holds into an empty database.
+pub(super) fn restore(disk: &Disk, mirror: &Mirror, mark: OutboxMark) -> Result<(), StoreError> {
+    let mut batch = Batch::default();
+    let envelopes =
+        [(mirror.meta.current, &mirror.current), (mirror.meta.last_good, &mirror.last_good)];
+    for (reference, envelope) in envelopes {
+        if let (Some(reference), Some(envelope)) = (reference, envelope) {
+            insert_pieces(&mut batch, reference, envelope);
+        }
+    }
+    batch.insert(META_KEY, encode("meta", &mirror.meta)?);
+    batch.insert(MARK_KEY, encode("outbox", &mark)?);
+    disk.commit(batch)
+}
+
+fn read_envelope(disk: &Disk, reference: BundleRef) -> Result<Vec<u8>, StoreError> {
+    let mut envelope = Vec::with_capacity(reference.bytes as usize);
+    for entry in disk.scan(&bundle_prefix(reference.generation)) {
+        envelope.extend_from_slice(&entry?.1);
+        if envelope.len() > ENVELOPE_BYTES_MAX {
+            break;
+        }
+    }
+    if Digest::of(&envelope).0 == reference.sha256 {
+        return Ok(envelope);
+    }
+    let source = if envelope.is_empty() { RecordError::Missing } else { RecordError::Checksum };
+    Err(StoreError::Record { record: format!("bundle {}", reference.generation), source })
+}
+
+fn insert_pieces(batch: &mut Batch, reference: BundleRef, envelope: &[u8]) {
+    for (index, piece) in envelope.chunks(VALUE_BYTES_MAX).enumerate() {
+        batch.insert(piece_key(reference.generation, index), piece);
+    }
+}
+
+fn remove_pieces(batch: &mut Batch, reference: BundleRef) {
+    for index in 0..(reference.bytes as usize).div_ceil(VALUE_BYTES_MAX) {
+        batch.remove(piece_key(reference.generation, index));
+    }
+}
+
+fn bundle_prefix(generation: u64) -> Vec<u8> {
+    [BUNDLE_PREFIX, &generation.to_be_bytes()].concat()
+}
+
+fn piece_key(generation: u64, index: usize) -> Vec<u8> {
+    [bundle_prefix(generation).as_slice(), &(index as u64).to_be_bytes()].concat()
+}
+
+fn encode<T: Record>(name: &str, record: &T) -> Result<Vec<u8>, StoreError> {
+    record.to_record().map_err(|source| StoreError::Record { record: name.into(), source })
+}
+
+fn decode<T: Record>(disk: &Disk, key: &[u8], name: &str) -> Result<Option<T>, StoreError> {
+    let Some(value) = disk.get(key)? else { return Ok(None) };
+    let record = T::from_record(&value)
+        .map_err(|source| StoreError::Record { record: name.into(), source })?;
+    Ok(Some(record))
+}
+
+/// The folder of the database below the store's.
+pub(super) fn database_path(dir: &Path) -> PathBuf {
+    dir.join("sled")
+}
