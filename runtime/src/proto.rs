@@ -147,6 +147,14 @@ pub enum Notice {
         error: Text,
     },
     Pod(Box<PodReport>),
+    /// A container was executed; comes just before the `Done` of its
+    /// `StartContainer`. Millis are on the boot clock.
+    Started {
+        pod: Name,
+        container: Name,
+        pid: u32,
+        since_millis: u64,
+    },
     /// Millis are on the boot clock.
     Exited {
         pod: Name,

@@ -25,6 +25,9 @@ pub struct Desired {
     /// nothing that runs is touched.
     pub generation: Generation,
     pub workloads: BTreeMap<Name, Workload>,
+    /// Pods that a person asked to have replaced: they count as pods of
+    /// another hash. Names that no longer exist mean nothing.
+    pub replace: BTreeSet<Name>,
 }
 
 /// A deployment, as far as decisions need it.
