@@ -111,12 +111,13 @@ pub(super) fn plans(source: &Source, limits: &ImportLimits) -> Result<Vec<Plan>,
     let mut plans = Vec::new();
     // Newer `docker save` archives are both; the OCI side has more digests.
     if let Some(index) = source.json("index.json")? {
-        if let Some(layout) = source.json("oci-layout")? {
-            let layout: Layout = json("oci-layout", &layout)?;
-            if !layout.version.starts_with("1.") {
-                let what = format!("layout version {} is not known here", layout.version);
-                return Err(ImportError::image("oci-layout", what));
-            }
+        let Some(layout) = source.json("oci-layout")? else {
+            return Err(ImportError::image("index.json", "has no file `oci-layout` beside it"));
+        };
+        let layout: Layout = json("oci-layout", &layout)?;
+        if !layout.version.starts_with("1.") {
+            let what = format!("layout version `{}` is not known here", shown(&layout.version));
+            return Err(ImportError::image("oci-layout", what));
         }
         let index: Index = json("index.json", &index)?;
         let mut reader = OciReader { source, limits, plans: &mut plans };
@@ -158,14 +159,12 @@ impl OciReader<'_> {
         let annotations = descriptor.annotations.iter().flatten();
         let about_another = annotations.clone().any(|(key, _)| key == REFERENCE_TYPE);
         if !(is_index || MANIFEST_TYPES.contains(&media_type)) || other_system || about_another {
-            let shown = printable(descriptor.digest.as_bytes());
-            log::info!("passed over {shown}: not a Linux image");
+            log::info!("passed over {}: not a Linux image", shown(&descriptor.digest));
             return Ok(());
         }
         if depth > 0 && self.source.file(&blob_path(descriptor)?)?.is_none() {
             // Allowed by the specification: an archive of one platform of many.
-            let shown = printable(descriptor.digest.as_bytes());
-            log::warn!("{shown} is in the index, but not in the image");
+            log::warn!("{} is in the index, but not in the image", shown(&descriptor.digest));
             return Ok(());
         }
         let own = NAME_ANNOTATIONS
@@ -197,8 +196,7 @@ impl OciReader<'_> {
         names: Vec<String>,
     ) -> Result<(), ImportError> {
         if !CONFIG_TYPES.contains(&manifest.config.media_type.as_str()) {
-            let shown = printable(descriptor.digest.as_bytes());
-            log::info!("passed over {shown}: an artifact, not an image");
+            log::info!("passed over {}: an artifact, not an image", shown(&descriptor.digest));
             return Ok(());
         }
         too_many(self.plans.len(), self.limits)?;
@@ -206,8 +204,7 @@ impl OciReader<'_> {
         let mut layers = Vec::new();
         for layer in &manifest.layers {
             if !LAYER_TYPES.contains(&layer.media_type.as_str()) {
-                let kind = printable(layer.media_type.as_bytes());
-                let what = format!("is a layer of the unknown type `{kind}`");
+                let what = format!("is a layer of the unknown type `{}`", shown(&layer.media_type));
                 return Err(ImportError::blob(&layer.digest, what));
             }
             let (region, digest) = self.blob(layer)?;
@@ -277,6 +274,10 @@ fn docker_plan(source: &Source, image: DockerImage) -> Result<Plan, ImportError>
 fn named_digest(name: &str) -> Option<Digest> {
     let file = name.rsplit('/').next()?;
     Digest::parse(file.strip_suffix(".json").unwrap_or(file))
+}
+
+fn shown(text: &str) -> String {
+    printable(text.as_bytes())
 }
 
 fn too_many(count: usize, limits: &ImportLimits) -> Result<(), ImportError> {

@@ -49,9 +49,20 @@ pub(super) fn make(
     output: &Path,
     jobs: usize,
 ) -> Result<(), ImportError> {
+    make_with(TOOL, TOOL_TIMEOUT, tree, tar, output, jobs)
+}
+
+fn make_with(
+    tool: &str,
+    timeout: Duration,
+    tree: &LayerTree,
+    tar: &Region,
+    output: &Path,
+    jobs: usize,
+) -> Result<(), ImportError> {
     let mut stderr = tempfile::tempfile().map_err(ImportError::io(std::env::temp_dir()))?;
-    let stderr_child = stderr.try_clone().map_err(ImportError::io("tar2sqfs"))?;
-    let mut child = Command::new(TOOL)
+    let stderr_child = stderr.try_clone().map_err(ImportError::io(tool))?;
+    let mut child = Command::new(tool)
         .args(["--quiet", "--force", "--no-skip", "--compressor", "zstd"])
         .args(["--comp-extra", COMPRESSION, "--block-size", BLOCK_BYTES])
         .arg(format!("--num-jobs={jobs}"))
@@ -67,10 +78,10 @@ pub(super) fn make(
         .spawn()
         .map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ImportError::ToolMissing { tool: TOOL, package: PACKAGE },
-            _ => ImportError::Io { path: TOOL.into(), source: error },
+            _ => ImportError::Io { path: tool.into(), source: error },
         })?;
     let input = child.stdin.take();
-    let (written, status) = with_deadline(child, || match input {
+    let (written, status) = with_deadline(child, timeout, || match input {
         Some(input) => write_tar(tree, tar, io::BufWriter::new(input)),
         None => Err(io::ErrorKind::BrokenPipe.into()),
     })?;
@@ -80,18 +91,19 @@ pub(super) fn make(
             .seek(SeekFrom::Start(0))
             .and_then(|_| stderr.take(STDERR_BYTES_MAX).read_to_end(&mut text));
         let stderr = match read {
-            Ok(_) => String::from_utf8_lossy(&text).trim().to_owned(),
+            Ok(_) => printable_lines(&text),
             Err(error) => error.to_string(),
         };
         return Err(ImportError::Tool { tool: TOOL, status: status.to_string(), stderr });
     }
-    written.map_err(ImportError::io(TOOL))
+    written.map_err(ImportError::io(tool))
 }
 
-/// Runs `feed`, which ends the child's input, and waits for the child. Past
-/// the deadline the child is killed, which also ends a blocked write.
+/// Runs `feed`, which ends the child's input, and waits for the child. After
+/// `timeout` the child is killed, which also ends a blocked write.
 fn with_deadline<T>(
     child: Child,
+    timeout: Duration,
     feed: impl FnOnce() -> T,
 ) -> Result<(T, ExitStatus), ImportError> {
     /// How often the child is asked whether it has ended.
@@ -100,7 +112,8 @@ fn with_deadline<T>(
     let (done, is_done) = mpsc::channel::<()>();
     let watched = Arc::clone(&child);
     let watchdog = thread::spawn(move || {
-        if is_done.recv_timeout(TOOL_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+        if is_done.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+            log::error!("{TOOL} was killed: not done after {timeout:?}");
             // Fails only when the child is gone already.
             let _ = watched.lock().unwrap_or_else(PoisonError::into_inner).kill();
         }
@@ -228,4 +241,75 @@ fn device(kind: EntryType, attrs: &Attrs, major: u32, minor: u32) -> io::Result<
     header.set_device_major(major)?;
     header.set_device_minor(minor)?;
     Ok(header)
+}
+
+/// What a tool wrote, on one line.
+fn printable_lines(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ImportLimits;
+    use crate::image::merged::Merged;
+
+    /// A layer of ten blocks and more, each different.
+    fn layer() -> (LayerTree, Region) {
+        let mut builder = Builder::new(tempfile::tempfile().unwrap());
+        let data: Vec<u8> = (0..400_000_u32).flat_map(u32::to_le_bytes).collect();
+        for name in ["usr/big", "usr/small"] {
+            let length = if name == "usr/big" { data.len() } else { 100 };
+            let mut header = Header::new_gnu();
+            header.set_size(length as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, &data[..length]).unwrap();
+        }
+        let tar = Region::whole(builder.into_inner().unwrap()).unwrap();
+        let limits = ImportLimits::default();
+        let mut tree = LayerTree::read(&tar, &limits, 100).unwrap();
+        tree.complete(&Merged::default(), &limits, 100).unwrap();
+        (tree, tar)
+    }
+
+    #[test]
+    fn the_number_of_processors_does_not_matter() {
+        let (tree, tar) = layer();
+        let mut made = Vec::new();
+        for jobs in [1, 2, 7] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            make(&tree, &tar, file.path(), jobs).unwrap();
+            made.push(std::fs::read(file.path()).unwrap());
+        }
+        assert!(made[0].len() > 4096 && made[0].starts_with(b"hsqs"));
+        assert!(made.iter().all(|bytes| *bytes == made[0]));
+    }
+
+    fn fail_with(tool: &str, timeout: Duration) -> String {
+        let (tree, tar) = layer();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        make_with(tool, timeout, &tree, &tar, file.path(), 1).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_tool_that_is_missing_or_fails_is_explained() {
+        let error = fail_with("wherry-test-no-such-tool", TOOL_TIMEOUT);
+        assert!(error.contains("install the Debian package `squashfs-tools-ng`"), "{error}");
+        // Ends at once, with the pipe full, and complains.
+        let error = fail_with("cat", TOOL_TIMEOUT);
+        assert!(error.contains("exit status: 1") && error.contains("--quiet"), "{error}");
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_killed() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("hang");
+        std::fs::write(&script, "#!/bin/sh\nexec sleep 60\n").unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let error = fail_with(script.to_str().unwrap(), Duration::from_millis(300));
+        assert!(error.contains("signal: 9"), "{error}");
+    }
 }

@@ -193,14 +193,14 @@ impl LayerTree {
             self.whiteouts.insert(hidden);
             return Ok(());
         }
+        if path.is_empty() && entry.kind != Kind::Dir {
+            return Err("replaces the root, and is not a folder".into());
+        }
         if entry.kind == Kind::HardLink {
             return self.add_hard_link(path, &entry.link);
         }
         let body = body(&entry)?;
         let attrs = attrs(entry)?;
-        if path.is_empty() && !matches!(body, Body::Dir { .. }) {
-            return Err("replaces the root, and is not a folder".into());
-        }
         self.insert(path, Inode { attrs, body });
         Ok(())
     }
@@ -391,4 +391,99 @@ fn default_dir_attrs() -> Attrs {
 
 fn too_many(limits: &ImportLimits) -> String {
     format!("the image has more than {} entries", limits.entries_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::*;
+
+    /// Every kind of header and of PAX record.
+    fn sample() -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut entry = |kind: tar::EntryType, name: &str, link: &str, data: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(data.len() as u64);
+            header.set_mode(0o644);
+            header.set_uid(1 << 22);
+            if !link.is_empty() {
+                header.set_link_name(link).unwrap();
+            }
+            builder.append_data(&mut header, name, data).unwrap();
+        };
+        entry(tar::EntryType::Directory, "dir/", "", b"");
+        entry(tar::EntryType::Regular, &"long/".repeat(30), "", b"");
+        entry(tar::EntryType::Regular, "file", "", &[7; 700]);
+        entry(tar::EntryType::Link, "link", "file", b"");
+        entry(tar::EntryType::Symlink, "dir/sym", "../file", b"");
+        let records: [(&str, &[u8]); 5] = [
+            ("path", b"dir/pax"),
+            ("mtime", b"-12.5"),
+            ("uid", b"70000"),
+            ("SCHILY.xattr.user.a", b"b"),
+            ("LIBARCHIVE.xattr.user.%62", b"AAE"),
+        ];
+        builder.append_pax_extensions(records).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(3);
+        header.set_cksum();
+        builder.append(&header, &b"pax"[..]).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    /// Makes the checksums of the first block right, so that damage in it is
+    /// seen by more than the checksum.
+    fn mend(block: &mut [u8]) {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_more() {
+        const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+        let whole = sample();
+        let mut file = tempfile::tempfile().unwrap();
+        let mut state = SEED;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let (mut read, mut refused) = (0, 0);
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                bytes[at] = u8::try_from(random(256)).unwrap();
+                let block = &mut bytes[at / 512 * 512..][..512];
+                if &block[257..262] == b"ustar" {
+                    mend(block);
+                }
+            }
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.write_all(&bytes).unwrap();
+            let region = Region::whole(file.try_clone().unwrap()).unwrap();
+            match LayerTree::read(&region, &ImportLimits::default(), 100) {
+                Ok(_) => read += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(read > 1000 && refused > 1000, "{read} read, {refused} refused");
+    }
+
+    #[test]
+    fn names_have_one_plain_form() {
+        for (name, plain) in
+            [("./a//b/./c/", "a/b/c"), (".", ""), ("./", ""), ("..a/b..", "..a/b..")]
+        {
+            assert_eq!(normal(name.as_bytes()).unwrap(), plain.as_bytes());
+        }
+        for bad in ["", "/", "/a", "..", "a/..", "a\0"] {
+            assert!(normal(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        let above: Vec<&[u8]> = parents(b"a/bc/d").collect();
+        assert_eq!(above, [&b"a"[..], b"a/bc"]);
+    }
 }
