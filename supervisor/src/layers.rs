@@ -262,7 +262,7 @@ mod tests {
 
     /// Bytes that differ everywhere, so that a shifted write shows.
     fn contents(length: usize) -> Vec<u8> {
-        (0..length).map(|i| ((i * 7 + i / 251) % 256) as u8).collect()
+        (0..length).map(|i| u8::try_from((i * 7 + i / 251) % 256).unwrap()).collect()
     }
 
     fn layer_of(bytes: &[u8]) -> Layer {

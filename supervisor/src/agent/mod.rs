@@ -7,10 +7,22 @@
 //! Everything received is size-checked and decoded; a bad message is counted,
 //! logged at a bounded rate, and otherwise ignored.
 
+mod acks;
+mod backoff;
+mod commands;
+mod events;
+mod fetch;
 mod inbox;
+mod options;
+mod rejected;
+mod session;
+mod worker;
 
+use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
 
 use wherry_bundle::message::{Command, LogChunk, Message, NodeStatus, Reply};
 use wherry_bundle::model::Layer;
@@ -19,8 +31,18 @@ use wherry_bundle::wire::WireError;
 use wherry_bundle::{Digest, Name};
 
 use crate::layers::Layers;
+use crate::store::Store;
 use inbox::{Inbox, Uplink};
 pub use inbox::{UPLINK_BYTES_MAX, UPLINK_MESSAGES_MAX};
+use worker::Worker;
+
+/// The thread reads and commits events in the store, and hashes layers.
+const STACK_BYTES: usize = 384 * 1024;
+/// More than a farewell takes; a thread that hangs on a disk or in its sink
+/// is left behind then.
+const END_TIMEOUT: Duration = session::SHUTDOWN_TIMEOUT.saturating_add(Duration::from_secs(1));
+/// What runs in the runtime's own threads at the end is left alone.
+const LOOKUP_END_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Where to connect to, and as whom.
 #[derive(Clone, Debug)]
@@ -85,10 +107,35 @@ pub enum SendError {
 #[derive(Debug)]
 pub struct AgentHandle {
     inbox: Arc<Inbox>,
-    thread: Option<JoinHandle<()>>,
+    /// Its sender lives as long as the thread does.
+    ended: Receiver<()>,
 }
 
 impl AgentHandle {
+    /// Starts the thread. It connects, again and again, until
+    /// [`Self::shutdown`]; `sink` is called on it.
+    ///
+    /// # Errors
+    /// The thread or its runtime cannot be made.
+    pub fn spawn(
+        config: AgentConfig,
+        store: Arc<Store>,
+        sink: Box<dyn Fn(AgentEvent) + Send>,
+    ) -> io::Result<Self> {
+        let inbox = Arc::new(Inbox::default());
+        let worker = Worker::new(config, store, Arc::clone(&inbox), sink)?;
+        let runtime = worker::runtime()?;
+        let (alive, ended) = mpsc::channel();
+        thread::Builder::new().name("wherry-agent".into()).stack_size(STACK_BYTES).spawn(
+            move || {
+                let _alive: mpsc::Sender<()> = alive;
+                runtime.block_on(worker.run());
+                runtime.shutdown_timeout(LOOKUP_END_TIMEOUT);
+            },
+        )?;
+        Ok(Self { inbox, ended })
+    }
+
     /// Only the newest status is kept and sent; the last one is sent again
     /// after each reconnection.
     pub fn publish_status(&self, status: NodeStatus) {
@@ -132,23 +179,16 @@ impl AgentHandle {
     }
 
     /// Publishes the status `Offline`, disconnects and ends the thread.
-    /// Waits for that, but never longer than a few seconds.
-    pub fn shutdown(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.inbox.put(|inputs| inputs.shutdown = true);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the agent's thread had panicked");
-        }
-    }
+    /// Waits for that, but never longer than a few seconds. Dropping the
+    /// handle does the same.
+    pub fn shutdown(self) {}
 }
 
 impl Drop for AgentHandle {
     fn drop(&mut self) {
-        self.end();
+        self.inbox.put(|inputs| inputs.shutdown = true);
+        if let Err(mpsc::RecvTimeoutError::Timeout) = self.ended.recv_timeout(END_TIMEOUT) {
+            log::warn!("the agent's thread did not end in time, it is left behind");
+        }
     }
 }
