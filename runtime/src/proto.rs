@@ -69,6 +69,9 @@ pub enum Request {
     Usage {
         pod: Name,
     },
+    /// Ends supervisor and launcher, as SIGTERM to the launcher does: the
+    /// containers run on, for the next launcher to adopt.
+    Stop,
     /// Stops and removes every pod, mount, rule and interface, then ends the
     /// launcher: `wherry stop --all` and a node taken out of service.
     Purge,
