@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ledger;
 pub mod model;
 
+pub use ledger::Ledger;
 pub use model::*;

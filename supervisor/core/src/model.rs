@@ -1,8 +1,8 @@
 //! Inputs and outputs of the reconciler.
 //!
 //! Desired state comes from a bundle, observed state from the kernel (through
-//! the launcher), the ledger from the plan before. No type here has a setter:
-//! each is built whole from what was read.
+//! the launcher), the ledger ([`crate::ledger`]) from the plan before. No type
+//! here has a setter: each is built whole from what was read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use wherry_bundle::message::{EventKind, Exit};
 use wherry_bundle::model::{Layer, Protocol, RestartPolicy, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
+
+use crate::ledger::Ledger;
 
 /// Milliseconds on the boot clock (`CLOCK_BOOTTIME`), or a length of time.
 #[derive(
@@ -26,7 +28,8 @@ pub struct Desired {
     pub generation: Generation,
     pub workloads: BTreeMap<Name, Workload>,
     /// Pods that a person asked to have replaced: they count as pods of
-    /// another hash. Names that no longer exist mean nothing.
+    /// another hash. Names that no longer exist mean nothing. Naming a pod to
+    /// one reconcile is enough: the ledger remembers it.
     pub replace: BTreeSet<Name>,
 }
 
@@ -64,9 +67,16 @@ pub struct Observed {
     /// What the kernel publishes; `None` when that is not known, as after a
     /// restart of the supervisor.
     pub publication: Option<Publication>,
+    /// The layers that the agent was last told to fetch; empty when it knows
+    /// of none, as after a restart of the supervisor.
+    pub fetching: Vec<Layer>,
     /// Requests that were given to the executor and have not been answered:
-    /// they are not to be repeated.
+    /// they are not to be repeated. `Fetch` is never among them.
     pub in_flight: BTreeSet<Action>,
+    /// Requests that were answered with an error since the last reconcile.
+    /// Each failure is given to one reconcile only: it counts, and sets the
+    /// time of the next try.
+    pub failures: BTreeMap<Action, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,60 +110,6 @@ pub enum ObservedContainer {
     },
 }
 
-/// What only the reconciler knows: kept in RAM, and in a file below the run
-/// folder so that a supervisor that comes back goes on where it was. It dies
-/// with a reboot, as all pods do. Losing it costs promptness, never safety.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// The serial that a deployment's next pod gets.
-    pub next_serial: BTreeMap<Name, u32>,
-    /// The host number of a deployment's service address; never reused while
-    /// the ledger lives, so that a name looked up once stays right.
-    pub service_addresses: BTreeMap<Name, u16>,
-    pub pods: BTreeMap<Name, PodLedger>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PodLedger {
-    pub containers: BTreeMap<Name, ContainerLedger>,
-    /// When all containers were first seen running together, as far as they
-    /// still do.
-    pub ready_since: Option<Millis>,
-    /// It was available once: reported, and published.
-    pub available: bool,
-    pub stopping: Option<Stopping>,
-    /// The last thing that went wrong with it, for people.
-    pub last_error: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerLedger {
-    pub restarts: u32,
-    pub last_exit: Option<Exit>,
-    /// Set while it waits for its next start.
-    pub back_off: Option<BackOff>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackOff {
-    pub attempt: u32,
-    pub retry_at: Millis,
-}
-
-/// A pod on its way out. Each stage says when the next one begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stopping {
-    /// No longer published; connections under way may end.
-    Draining {
-        until: Millis,
-    },
-    /// Told to stop.
-    Terminating {
-        kill_at: Millis,
-    },
-    Killing,
-}
-
 /// Which pods each service leads to. The launcher makes nftables rules and
 /// every pod's `/etc/hosts` from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -175,11 +131,13 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Get these layers, in this order of urgency; replaces the list before.
+    /// Bounded by `IMAGES_MAX` × `LAYERS_MAX`. Trying again is the agent's.
     Fetch {
         layers: Vec<Layer>,
     },
     /// Namespace, cgroup, volumes and definitions of all containers, from the
-    /// desired generation's bundle.
+    /// desired generation's bundle. Also completes a pod that is there in
+    /// part.
     CreatePod {
         pod: Name,
         deployment: Name,
@@ -211,7 +169,7 @@ pub enum Action {
 pub struct Plan {
     pub actions: Vec<Action>,
     pub ledger: Ledger,
-    /// `None`: only an observation can change anything.
+    /// Always after `now`. `None`: only an observation can change anything.
     pub wake_at: Option<Millis>,
     /// What became true just now, to be told to people.
     pub notices: Vec<CoreNotice>,

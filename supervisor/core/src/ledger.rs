@@ -1,0 +1,113 @@
+//! What the reconciler remembers from one plan to the next.
+//!
+//! Kept in RAM, and in a file below the run folder so that a supervisor that
+//! comes back goes on where it was. It dies with a reboot, as all pods do.
+//! Losing it costs promptness, never safety: whatever matters is read from the
+//! kernel again. Nobody but the reconciler changes it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wherry_bundle::message::Exit;
+use wherry_bundle::{Digest, Generation, Name};
+
+use crate::model::Millis;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    pub deployments: BTreeMap<Name, DeploymentLedger>,
+    /// The highest serial of any deployment that was forgotten: what comes
+    /// back under its name goes on above it.
+    pub serial_floor: u32,
+    /// The host number at which the search for a new pod's address begins: an
+    /// address that was just given back is the last to be given out again.
+    pub next_address: u16,
+    /// Every pod that is there, and those that are about to be made.
+    pub pods: BTreeMap<Name, PodLedger>,
+    /// The last generation that was reported as running.
+    pub running: Generation,
+    /// Tries of publishing since it last succeeded.
+    pub publish: Attempts,
+    pub publish_error: Option<String>,
+}
+
+impl Ledger {
+    /// Changes whenever the postcard form of this type does. A file of another
+    /// schema counts as lost.
+    pub const SCHEMA: u8 = 1;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentLedger {
+    /// The highest serial that a pod of it ever had; 0 before the first.
+    pub last_serial: u32,
+    /// The host number of its service address: never changes while it is
+    /// remembered, so that a name looked up once stays right.
+    pub service_address: Option<u16>,
+    /// The hash of which all its replicas were once available together.
+    pub reached: Option<Digest>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodLedger {
+    /// Set until the pod is there with all its containers.
+    pub planned: Option<Planned>,
+    pub containers: BTreeMap<Name, ContainerLedger>,
+    /// The start (of its last container to start) since which it counts as
+    /// available; another start means that it has to earn that anew.
+    pub available_since: Option<Millis>,
+    /// A person asked for another in its place.
+    pub replace: bool,
+    pub stopping: Option<Stopping>,
+    /// Tries of the verb that its stage calls for: create, terminate, kill or
+    /// remove.
+    pub attempts: Attempts,
+    /// The last thing that went wrong with it, for people.
+    pub last_error: Option<String>,
+}
+
+/// A pod that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    pub deployment: Name,
+    pub generation: Generation,
+    pub hash: Digest,
+    /// Given out when it is first asked for.
+    pub address: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerLedger {
+    /// Starts after the first one, as far as they were seen.
+    pub restarts: u32,
+    pub last_exit: Option<Exit>,
+    /// When the last start that was seen happened.
+    pub started: Option<Millis>,
+    /// When the last end that was reckoned with happened.
+    pub ended: Option<Millis>,
+    /// Starts in a row without a stable run.
+    pub attempts: Attempts,
+}
+
+/// How often something was tried, and when it may be tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempts {
+    pub count: u32,
+    pub not_before: Millis,
+}
+
+/// A pod on its way out. What is no longer served by anything running goes
+/// straight to [`Self::Removing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stopping {
+    /// Waits until the kernel no longer leads new connections to it.
+    Unpublishing { give_up_at: Millis },
+    /// Connections under way may end.
+    Draining { until: Millis },
+    /// Told to stop.
+    Terminating { kill_at: Millis },
+    /// Out of grace.
+    Killing,
+    /// Nothing of it runs.
+    Removing,
+}
