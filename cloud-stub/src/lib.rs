@@ -4,3 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod image;
+pub mod template;
+pub mod version;

@@ -1,0 +1,171 @@
+//! Every field of every kind that is read, and what becomes of it. A field
+//! that is not here is refused.
+
+use super::place::{Field, Shape, honoured, no_effect, refused};
+
+const LABELS: &str = "labels select nothing here";
+const API: Field = honoured("apiVersion");
+const KIND: Field = honoured("kind");
+const METADATA: Field = honoured("metadata");
+
+pub const META: Shape = Shape {
+    kind: "ObjectMeta",
+    fields: &[
+        honoured("name"),
+        no_effect("labels", LABELS),
+        refused("namespace", "a node has one namespace: leave it out"),
+    ],
+};
+
+/// A pod template's metadata: its labels have to match the selector.
+pub const TEMPLATE_META: Shape = Shape {
+    kind: "ObjectMeta",
+    fields: &[honoured("labels"), no_effect("name", "pods are named after their deployment")],
+};
+
+pub const DEPLOYMENT: Shape =
+    Shape { kind: "Deployment", fields: &[API, KIND, METADATA, honoured("spec")] };
+
+pub const DEPLOYMENT_SPEC: Shape = Shape {
+    kind: "DeploymentSpec",
+    fields: &[
+        honoured("replicas"),
+        honoured("selector"),
+        honoured("strategy"),
+        honoured("minReadySeconds"),
+        honoured("progressDeadlineSeconds"),
+        honoured("template"),
+        refused("revisionHistoryLimit", "a node keeps its last good generation"),
+        refused("paused", "do not start a rollout instead"),
+    ],
+};
+
+pub const SELECTOR: Shape = Shape {
+    kind: "LabelSelector",
+    fields: &[honoured("matchLabels"), refused("matchExpressions", "use matchLabels")],
+};
+
+pub const STRATEGY: Shape =
+    Shape { kind: "DeploymentStrategy", fields: &[honoured("type"), honoured("rollingUpdate")] };
+
+pub const ROLLING_UPDATE: Shape = Shape {
+    kind: "RollingUpdateDeployment",
+    fields: &[honoured("maxUnavailable"), honoured("maxSurge")],
+};
+
+pub const POD_TEMPLATE: Shape =
+    Shape { kind: "PodTemplateSpec", fields: &[METADATA, honoured("spec")] };
+
+pub const POD: Shape = Shape { kind: "Pod", fields: &[API, KIND, METADATA, honoured("spec")] };
+
+pub const POD_SPEC: Shape = Shape {
+    kind: "PodSpec",
+    fields: &[
+        honoured("containers"),
+        honoured("volumes"),
+        honoured("hostNetwork"),
+        honoured("restartPolicy"),
+        honoured("terminationGracePeriodSeconds"),
+    ],
+};
+
+pub const CONTAINER: Shape = Shape {
+    kind: "Container",
+    fields: &[
+        honoured("name"),
+        honoured("image"),
+        honoured("command"),
+        honoured("args"),
+        honoured("env"),
+        honoured("ports"),
+        honoured("resources"),
+        honoured("volumeMounts"),
+        honoured("workingDir"),
+        honoured("securityContext"),
+        no_effect("imagePullPolicy", "images come with the version"),
+    ],
+};
+
+pub const ENV_VAR: Shape = Shape {
+    kind: "EnvVar",
+    fields: &[
+        honoured("name"),
+        honoured("value"),
+        refused("valueFrom", "write the value, or mount a config map"),
+    ],
+};
+
+pub const CONTAINER_PORT: Shape = Shape {
+    kind: "ContainerPort",
+    fields: &[
+        honoured("name"),
+        honoured("containerPort"),
+        honoured("hostPort"),
+        honoured("protocol"),
+        refused("hostIP", "a host port is published on every address of the node"),
+    ],
+};
+
+pub const RESOURCES: Shape = Shape {
+    kind: "ResourceRequirements",
+    fields: &[
+        honoured("limits"),
+        no_effect("requests", "a node does not schedule: only limits count"),
+    ],
+};
+
+pub const LIMITS: Shape =
+    Shape { kind: "ResourceList", fields: &[honoured("cpu"), honoured("memory")] };
+
+pub const SECURITY: Shape = Shape { kind: "SecurityContext", fields: &[honoured("capabilities")] };
+
+pub const CAPABILITIES: Shape =
+    Shape { kind: "Capabilities", fields: &[honoured("add"), honoured("drop")] };
+
+pub const VOLUME_MOUNT: Shape = Shape {
+    kind: "VolumeMount",
+    fields: &[honoured("name"), honoured("mountPath"), honoured("subPath"), honoured("readOnly")],
+};
+
+pub const VOLUME: Shape = Shape {
+    kind: "Volume",
+    fields: &[honoured("name"), honoured("configMap"), honoured("secret")],
+};
+
+pub const CONFIG_MAP_SOURCE: Shape = Shape {
+    kind: "ConfigMapVolumeSource",
+    fields: &[honoured("name"), honoured("items"), honoured("defaultMode")],
+};
+
+pub const SECRET_SOURCE: Shape = Shape {
+    kind: "SecretVolumeSource",
+    fields: &[honoured("secretName"), honoured("items"), honoured("defaultMode")],
+};
+
+pub const KEY_TO_PATH: Shape =
+    Shape { kind: "KeyToPath", fields: &[honoured("key"), honoured("path")] };
+
+pub const CONFIG_MAP: Shape = Shape {
+    kind: "ConfigMap",
+    fields: &[
+        API,
+        KIND,
+        METADATA,
+        honoured("data"),
+        honoured("binaryData"),
+        no_effect("immutable", "a version never changes"),
+    ],
+};
+
+pub const SECRET: Shape = Shape {
+    kind: "Secret",
+    fields: &[
+        API,
+        KIND,
+        METADATA,
+        honoured("data"),
+        honoured("stringData"),
+        no_effect("type", "every secret is a set of files"),
+        no_effect("immutable", "a version never changes"),
+    ],
+};
