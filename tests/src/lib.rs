@@ -14,6 +14,7 @@ pub mod mqtt;
 pub mod node;
 pub mod observe;
 pub mod package;
+pub mod peers;
 pub mod report;
 pub mod run;
 pub mod shop;

@@ -119,6 +119,15 @@ pub fn pss_kib(pid: i32) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().split(' ').next()?.parse().ok())
 }
 
+/// `CLOCK_MONOTONIC`, which all processes of a machine share.
+#[must_use]
+pub fn monotonic_nanos() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    let now = now.unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default()
+}
+
 /// Children of `pid` that have ended and were not reaped.
 #[must_use]
 pub fn zombies_of(pid: i32) -> Vec<i32> {

@@ -9,6 +9,7 @@
 //! | `LION_NEEDS` | `host:port` that must answer, or it ends with code 3 |
 //! | `LION_CRASH_MS` | ends with code 4 after so long |
 //! | `LION_HOG_MB` | takes so much memory |
+//! | `LION_STAMP` | prints `CLOCK_MONOTONIC` in nanoseconds and ends |
 //!
 //! `GET /exit/N` ends it with code N; any other path is answered with JSON.
 
@@ -18,6 +19,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 fn main() {
+    if std::env::var_os("LION_STAMP").is_some() {
+        println!("{}", wherry_tests::observe::monotonic_nanos());
+        return;
+    }
     // As PID 1 of its namespace it gets no signal that it has no handler for.
     if let Err(error) = ctrlc::set_handler(|| {
         println!("asked to stop");
