@@ -1,0 +1,158 @@
+//! Packets of at most [`PACKET_BYTES_MAX`] bytes on a `SOCK_SEQPACKET` pair.
+//!
+//! Only moves bytes: what a packet means is in [`crate::proto`]. Never waits
+//! unless asked to.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, socketpair, sockopt,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use wherry_bundle::wire::{self, WireError};
+
+use crate::proto::PACKET_BYTES_MAX;
+
+/// Changes whenever the postcard form of a packet or a notice does: the two
+/// processes are one binary, so a difference means that one was replaced.
+pub const PACKET_SCHEMA: u8 = 1;
+
+/// Why a packet did not go through.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    #[error("socket between launcher and supervisor: {0}")]
+    Socket(#[source] Errno),
+    #[error("a packet from the other side: {0}")]
+    Wire(#[from] WireError),
+    #[error("a packet of {bytes} bytes, where at most {PACKET_BYTES_MAX} are allowed")]
+    TooLarge { bytes: usize },
+}
+
+/// What [`receive`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<T> {
+    Packet(T),
+    /// Nothing is there now; only without waiting.
+    Nothing,
+    /// The other side is gone.
+    End,
+}
+
+/// Whether a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Yes,
+    No,
+}
+
+/// Both ends of a new pair, close-on-exec.
+///
+/// # Errors
+/// What `socketpair(2)` says.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), PacketError> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(PacketError::Socket)
+}
+
+/// Whether `fd` is a socket of the kind that [`pair`] makes.
+#[must_use]
+pub fn is_packet_socket(fd: BorrowedFd<'_>) -> bool {
+    getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)
+}
+
+/// The bytes of one packet.
+///
+/// # Errors
+/// [`PacketError::TooLarge`]; the types of [`crate::proto`] stay below it.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, PacketError> {
+    let bytes = wire::encode(PACKET_SCHEMA, value)?;
+    if bytes.len() > PACKET_BYTES_MAX {
+        return Err(PacketError::TooLarge { bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Sends one packet whole. `false`: it would have had to wait.
+///
+/// # Errors
+/// What `send(2)` says; `EPIPE` when the other side is gone.
+pub fn send_bytes(fd: BorrowedFd<'_>, bytes: &[u8], wait: Wait) -> Result<bool, PacketError> {
+    loop {
+        match send(fd.as_raw_fd(), bytes, flags(wait) | MsgFlags::MSG_NOSIGNAL) {
+            Ok(_) => return Ok(true),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if wait == Wait::No => return Ok(false),
+            Err(errno) => return Err(PacketError::Socket(errno)),
+        }
+    }
+}
+
+/// Receives one packet. `buffer` is the caller's, to be used again.
+///
+/// # Errors
+/// A packet that is too large or malformed is consumed, so that the next
+/// call sees the next one.
+pub fn receive<T: DeserializeOwned>(
+    fd: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    wait: Wait,
+) -> Result<Received<T>, PacketError> {
+    buffer.resize(PACKET_BYTES_MAX, 0);
+    loop {
+        // With MSG_TRUNC the kernel tells the packet's real length.
+        match recv(fd.as_raw_fd(), buffer, flags(wait) | MsgFlags::MSG_TRUNC) {
+            Ok(0) | Err(Errno::ECONNRESET) => return Ok(Received::End),
+            Ok(bytes) => {
+                let packet = buffer.get(..bytes).ok_or(PacketError::TooLarge { bytes })?;
+                return Ok(Received::Packet(wire::decode(PACKET_SCHEMA, packet)?));
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if wait == Wait::No => return Ok(Received::Nothing),
+            Err(errno) => return Err(PacketError::Socket(errno)),
+        }
+    }
+}
+
+fn flags(wait: Wait) -> MsgFlags {
+    match wait {
+        Wait::Yes => MsgFlags::empty(),
+        Wait::No => MsgFlags::MSG_DONTWAIT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::proto::{Notice, Packet, Request};
+
+    #[test]
+    fn packets_arrive_whole_and_end_cleanly() {
+        let (a, b) = pair().unwrap();
+        assert!(is_packet_socket(a.as_fd()));
+        let mut buffer = Vec::new();
+        let packet = Packet { seq: 7, request: Request::List };
+        assert_eq!(receive::<Packet>(b.as_fd(), &mut buffer, Wait::No).unwrap(), Received::Nothing);
+        assert!(send_bytes(a.as_fd(), &encode(&packet).unwrap(), Wait::Yes).unwrap());
+        let got = receive(b.as_fd(), &mut buffer, Wait::Yes).unwrap();
+        assert_eq!(got, Received::Packet(packet));
+        drop(a);
+        assert_eq!(receive::<Packet>(b.as_fd(), &mut buffer, Wait::Yes).unwrap(), Received::End);
+    }
+
+    #[test]
+    fn malformed_packets_are_refused_one_by_one() {
+        let (a, b) = pair().unwrap();
+        let mut buffer = Vec::new();
+        send_bytes(a.as_fd(), &vec![1; PACKET_BYTES_MAX + 1], Wait::Yes).unwrap();
+        send_bytes(a.as_fd(), &[PACKET_SCHEMA + 1, 0], Wait::Yes).unwrap();
+        send_bytes(a.as_fd(), &encode(&Notice::Done { seq: 3 }).unwrap(), Wait::Yes).unwrap();
+        let mut next = || receive::<Notice>(b.as_fd(), &mut buffer, Wait::Yes);
+        assert!(matches!(next(), Err(PacketError::TooLarge { .. })));
+        assert!(matches!(next(), Err(PacketError::Wire(WireError::Schema { .. }))));
+        assert_eq!(next().unwrap(), Received::Packet(Notice::Done { seq: 3 }));
+    }
+}

@@ -1,0 +1,304 @@
+//! The system calls that Rust cannot check. All `unsafe` of this crate is
+//! here; each function is safe to call as documented.
+
+use std::ffi::c_ulong;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::unistd::{ForkResult, Pid};
+
+/// Runs `child` in a forked process, whose exit status is what it returns.
+/// The child never returns into the caller's code, not by a panic either.
+///
+/// The caller must be single-threaded: another thread's locks would stay
+/// locked in the child for ever. The launcher is.
+///
+/// # Errors
+/// What `fork(2)` says.
+pub fn fork_child(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    struct ExitOnUnwind;
+    impl Drop for ExitOnUnwind {
+        fn drop(&mut self) {
+            exit_now(PANIC_STATUS);
+        }
+    }
+    // SAFETY: single-threaded caller (see above), so the child's copy of the
+    // process is whole.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let _guard = ExitOnUnwind;
+            exit_now(child());
+        }
+    }
+}
+
+/// Exit status of a forked child that panicked.
+pub const PANIC_STATUS: i32 = 70;
+
+fn exit_now(status: i32) -> ! {
+    // SAFETY: ends the process without running what the parent registered
+    // for its own end (exit handlers, buffered output).
+    unsafe { libc::_exit(status) }
+}
+
+/// Makes this process's signals as a new program expects them: all default,
+/// none blocked. What was ignored or blocked would stay so through exec(2):
+/// Rust ignores SIGPIPE, the launcher blocks what it reads by signalfd.
+pub fn reset_signals() {
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is a valid disposition and runs no code of ours.
+        // SIGKILL, SIGSTOP and libc's own refuse, which is right.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    // Cannot fail with these arguments (sigprocmask(2)).
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Closes every descriptor from `first` up. The owners that still hold them
+/// must never be dropped or used: for forked children that end by exec or
+/// [`fork_child`]'s exit only.
+pub fn close_from(first: RawFd) {
+    let last = c_ulong::from(u32::MAX);
+    // SAFETY: see above: nobody uses the descriptors afterwards.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done == 0 {
+        return;
+    }
+    // Kernels before 5.9.
+    for fd in first..LEGACY_FD_MAX {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Descriptors closed one by one where the kernel cannot close a range: more
+/// than the launcher ever has open.
+const LEGACY_FD_MAX: RawFd = 4096;
+
+/// Takes ownership of a descriptor that a parent process left open at a
+/// number agreed upon, and makes it close-on-exec.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl on any number is harmless.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and by agreement nobody else in this process owns
+    // it (callers are documented to call once).
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A descriptor that stands for process `pid`, whatever becomes of the
+/// number. Readable once the process has ended. `pidfd_open(2)`.
+///
+/// # Errors
+/// `ESRCH`: there is no such process.
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: plain system call; the result is a new descriptor of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    owned(fd)
+}
+
+/// Sends a signal by pidfd. `pidfd_send_signal(2)`.
+///
+/// # Errors
+/// `ESRCH`: the process has ended.
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null siginfo means "as kill(2) would".
+    let done =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `kill(2)` with any signal number, real-time ones too, which
+/// [`nix::sys::signal::kill`] cannot name. For unreaped children only: their
+/// number cannot have been given to another process.
+///
+/// # Errors
+/// `ESRCH`, or `EINVAL` for an unknown signal.
+pub fn kill_child(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: plain system call.
+    if unsafe { libc::kill(pid.as_raw(), signal) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// `struct pidfd_info` of Linux 6.13, first version (`linux/pidfd.h`).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup_id: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+#[allow(clippy::cast_possible_truncation)] // 64 bytes
+const PIDFD_GET_INFO: c_ulong =
+    (3 << 30) | ((std::mem::size_of::<PidfdInfo>() as c_ulong) << 16) | (0xFF << 8) | 11;
+
+/// The wait status (as `waitpid(2)` gives it) of a process that somebody
+/// else has reaped. `None` on kernels before 6.15, and while it is not
+/// reaped yet.
+#[must_use]
+pub fn pidfd_wait_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the structure has the size that the request number says, and
+    // outlives the call.
+    let done = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
+    (done == 0 && info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code)
+}
+
+/// `struct loop_info64` (`linux/loop.h`).
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` (`linux/loop.h`, Linux 5.8).
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+const LOOP_CONFIGURE: c_ulong = 0x4C0A;
+const LOOP_CTL_GET_FREE: c_ulong = 0x4C82;
+const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+/// The number of a loop device that was free a moment ago. `loop(4)`.
+///
+/// # Errors
+/// What the ioctl on `/dev/loop-control` says.
+pub fn loop_free_number(control: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: this request takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
+    u32::try_from(number).map_err(|_| io::Error::last_os_error())
+}
+
+/// Binds `file` to a loop device, read-only, freed by the kernel when its
+/// last user (descriptor or mount) is gone. `loop(4)`.
+///
+/// # Errors
+/// `EBUSY`: somebody else was faster, try another number.
+pub fn loop_configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: integers and arrays of them, for which all zeros is a value.
+    let mut config: LoopConfig = unsafe { std::mem::zeroed() };
+    config.fd = file.as_raw_fd().unsigned_abs();
+    config.info.flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    // SAFETY: the structure is what LOOP_CONFIGURE takes, and outlives it.
+    if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, &config) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Opens `path` (relative) below `folder`, following no symlink and never
+/// leaving it. `openat2(2)`.
+///
+/// # Errors
+/// `ELOOP` for a symlink, `EXDEV` for an escape, or what open(2) says.
+pub fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let fd = nix::fcntl::openat2(folder.as_raw_fd(), path, how)?;
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Duplicates `from` to exactly the number `to`, without close-on-exec, for
+/// a program that is about to be executed.
+///
+/// # Errors
+/// What `dup2(2)` says.
+pub fn place_fd(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
+    if from.as_raw_fd() == to {
+        // SAFETY: clears close-on-exec on a descriptor that is open.
+        let done = unsafe { libc::fcntl(to, libc::F_SETFD, 0) };
+        return if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    }
+    nix::unistd::dup2(from.as_raw_fd(), to)?;
+    Ok(())
+}
+
+/// SIGKILL for this process when its parent dies; false if it is dead
+/// already.
+///
+/// # Errors
+/// What `prctl(2)` says.
+pub fn die_with_parent(parent: Pid) -> io::Result<bool> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    Ok(nix::unistd::getppid() == parent)
+}
+
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    use super::*;
+
+    #[test]
+    fn structures_have_the_kernels_sizes() {
+        assert_eq!(std::mem::size_of::<PidfdInfo>(), 64);
+        assert_eq!(std::mem::size_of::<LoopInfo>(), 232);
+        assert_eq!(std::mem::size_of::<LoopConfig>(), 304);
+        assert_eq!(PIDFD_GET_INFO, 0xC040_FF0B);
+    }
+
+    #[test]
+    fn a_child_ends_with_its_status_and_a_pidfd_tells() {
+        let pid = fork_child(|| 41).unwrap();
+        let pidfd = pidfd_open(pid).unwrap();
+        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 41));
+        // Linux 6.15 and later remember the status of what was reaped.
+        assert_eq!(pidfd_wait_status(pidfd.as_fd()).unwrap_or(41 << 8), 41 << 8);
+    }
+
+    #[test]
+    fn nothing_outside_a_folder_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", folder.path().join("link")).unwrap();
+        let dir = std::fs::File::open(folder.path()).unwrap();
+        let open = |path: &str| open_beneath(dir.as_fd(), Path::new(path), OFlag::O_RDONLY);
+        assert!(open("file").is_ok());
+        for path in ["link", "../etc/passwd", "/etc/passwd", "absent"] {
+            assert!(open(path).is_err(), "{path}");
+        }
+    }
+}
