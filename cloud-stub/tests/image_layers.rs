@@ -172,6 +172,9 @@ fn of_two_equal_names_the_later_counts() {
         Entry::dir("swap"),
         Entry::file("swap/x", ""),
         Entry::symlink("swap", "dir"),
+        Entry::dir("linked"),
+        Entry::file("linked/x", ""),
+        Entry::hard_link("linked", "file"),
     ]);
     let importer = Importer::new();
     let image = importer.one(layout.path());
@@ -183,6 +186,7 @@ fn of_two_equal_names_the_later_counts() {
     assert!(found["dir"].starts_with("711"), "{}", found["dir"]);
     assert_eq!(found["swap"], "777 0:0 @1000000000 -> dir");
     assert!(found.contains_key("dir/x"));
+    assert!(found["linked"].contains("inode of file, 2 links"), "{}", found["linked"]);
 }
 
 #[test]

@@ -194,6 +194,27 @@ fn layers_of_every_media_type_are_read() {
 }
 
 #[test]
+fn images_that_share_layers_see_the_same_accounts() {
+    let below = Blob::tar(tar(&[Entry::file("etc/passwd", "lion:x:5:5::/:\n")]));
+    let above = Blob::tar(tar(&[Entry::file(".wh.etc", ""), Entry::file("etc/other", "")]));
+    let layout = Layout::new();
+    let image = |cmd: &str, user: &str, layers: &[Blob]| {
+        layout.image(layers, "amd64", json!({"Cmd": [cmd], "User": user}))
+    };
+    let lion = image("a", "lion", std::slice::from_ref(&below));
+    let both = [below, above];
+    let (first, second) = (image("b", "7", &both), image("c", "8", &both));
+    layout.index(&[("lion", lion.clone()), ("first", first.clone()), ("second", second)]);
+    let images = Importer::new().import(layout.path()).unwrap();
+    let uids: Vec<u32> = images.iter().map(|image| image.info.user.uid).collect();
+    assert_eq!(uids, [5, 7, 8]);
+    // The folder is whited out and there again: the account is gone for good,
+    // also when the layers are known from the image before.
+    layout.index(&[("lion", lion), ("first", first), ("second", image("d", "lion", &both))]);
+    Importer::new().refused(layout.path(), "user `lion` is not in its /etc/passwd");
+}
+
+#[test]
 fn what_is_no_image_is_said_so() {
     let dir = work_dir();
     let file = dir.path().join("file");
@@ -205,6 +226,8 @@ fn what_is_no_image_is_said_so() {
     }
     let gone = dir.path().join("gone");
     Importer::new().refused(&gone, &format!("{}: No such file", text(&gone)));
+    assert!(!Importer::new().import(&gone).unwrap_err().is_refusal());
+    assert!(Importer::new().import(&archive).unwrap_err().is_refusal());
     let layout = Layout::new();
     layout.index(&[]);
     Importer::new().refused(layout.path(), "holds no image for Linux");

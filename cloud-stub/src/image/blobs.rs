@@ -92,3 +92,22 @@ impl BlobDir {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_left_half_done_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(dir.path()).unwrap();
+        let (_, kept) = blobs.temporary().unwrap().keep().unwrap();
+        let folder = blobs.work_dir().unwrap().keep();
+        fs::write(folder.join("spool"), "x").unwrap();
+        let layer = blobs.layer_path(&Digest::of(b"layer"));
+        fs::write(&layer, "layer").unwrap();
+        blobs.remove_temporary().unwrap();
+        assert!(!kept.exists() && !folder.exists());
+        assert!(layer.exists());
+    }
+}

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use wherry_bundle::Digest;
 
-/// The reason of a refusal. Only [`ImportError::Io`] and
-/// [`ImportError::Tool`] may go away by trying again.
+/// Why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error("{path}: {source}")]
@@ -36,6 +35,23 @@ pub enum ImportError {
 }
 
 impl ImportError {
+    /// Whether the image is at fault: trying again cannot help. Else this
+    /// machine is: its disk, or a tool that is missing or fails.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NotAnImage(_)
+            | Self::Archive { .. }
+            | Self::Blob { .. }
+            | Self::BlobDigest { .. }
+            | Self::Json { .. }
+            | Self::Image { .. }
+            | Self::Layer { .. }
+            | Self::TooLarge { .. } => true,
+            Self::Io { .. } | Self::ToolMissing { .. } | Self::Tool { .. } => false,
+        }
+    }
+
     /// For `map_err` on an operation on `path`.
     pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

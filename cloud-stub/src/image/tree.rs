@@ -77,7 +77,8 @@ pub(super) struct LayerTree {
     pub inodes: Vec<Inode>,
     pub paths: BTreeMap<Path, usize>,
     pub whiteouts: BTreeSet<Path>,
-    /// Folders with an opaque marker.
+    /// Paths whose old contents are hidden: by an opaque marker or, once
+    /// [`LayerTree::complete`], by a whiteout of what is there again.
     pub opaques: BTreeSet<Path>,
 }
 
@@ -155,7 +156,12 @@ impl LayerTree {
                 *opaque = true;
             }
         }
-        whiteouts.retain(|path| !paths.contains_key(path));
+        let again: Vec<Path> =
+            whiteouts.iter().filter(|path| paths.contains_key(*path)).cloned().collect();
+        for path in again {
+            whiteouts.remove(&path);
+            opaques.insert(path);
+        }
         if self.len() > entries_max {
             return Err(Refusal { entry: "(all)".into(), what: too_many(limits) });
         }
