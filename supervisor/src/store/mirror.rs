@@ -42,10 +42,8 @@ impl Mirrors {
             };
             match parse(&bytes) {
                 Ok(mirror) => {
-                    let newer = found
-                        .newest
-                        .as_ref()
-                        .is_none_or(|newest| mirror.meta.revision > newest.meta.revision);
+                    let newer =
+                        found.newest.as_ref().is_none_or(|newest| age(&mirror) > age(newest));
                     if newer {
                         found.newest = Some(mirror);
                         next = 1 - slot;
@@ -70,6 +68,11 @@ impl Mirrors {
         self.next = 1 - self.next;
         Ok(())
     }
+}
+
+/// A restoration writes the same revision again, with a higher number.
+fn age(mirror: &Mirror) -> (u64, u64) {
+    (mirror.meta.revision, mirror.used_seq)
 }
 
 fn parse(bytes: &[u8]) -> Result<Mirror, RecordError> {

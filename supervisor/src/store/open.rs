@@ -91,8 +91,11 @@ pub(super) fn open(dir: &Path) -> Result<(State, Vec<Recovery>), StoreError> {
         }
     };
     let meta = loaded.meta.unwrap_or_default();
-    let mirror_stale =
-        !damaged.is_empty() || newest.map(|mirror| mirror.meta) != Some(meta.clone());
+    // After a restoration events are numbered from higher up, and that has to
+    // hold for the next restoration too.
+    let mirror_stale = !damaged.is_empty()
+        || !recoveries.is_empty()
+        || newest.map(|mirror| mirror.meta) != Some(meta.clone());
     let mut state = State {
         database,
         disk: Some(disk),

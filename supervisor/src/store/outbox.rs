@@ -52,7 +52,6 @@ impl Outbox {
             outbox.used_seq = outbox.used_seq.max(seq);
             outbox.entries.push_back(Entry { seq, bytes, uncommitted: None, on_disk: true });
         }
-        outbox.make_room(0);
         outbox
     }
 

@@ -214,3 +214,85 @@ fn kind_of(code: u8) -> Option<EventKind> {
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    #[track_caller]
+    fn check<T: Record + PartialEq + std::fmt::Debug>(record: &T, golden: &str) {
+        let bytes = record.to_record().unwrap();
+        assert_eq!(hex(&bytes), golden);
+        assert_eq!(T::from_record(&bytes).as_ref(), Ok(record));
+    }
+
+    fn reference() -> BundleRef {
+        BundleRef { generation: 300, bytes: 3, sha256: [0xab; 32] }
+    }
+
+    /// A change of these bytes means: records on gateways are no longer
+    /// read. Raise `VERSION` and convert instead.
+    #[test]
+    fn golden_bytes() {
+        let meta =
+            Meta { revision: 7, current: Some(reference()), last_good: None, highest_seen: 300 };
+        check(
+            &meta,
+            "01abfd2f4c0701ac0203abababababababababababababababababababababababababababababababab00ac02",
+        );
+        let refused = RefusedRecord { generation: 301, reason: "too old".into() };
+        check(&refused, "0130c55548ad0207746f6f206f6c64");
+        check(&OutboxMark { used_seq: 1000, dropped: 3 }, "011cfe41e8e80703");
+        let event = EventRecord {
+            wall_millis: 1_700_000_000_000,
+            boot_millis: 5000,
+            generation: 300,
+            kind: 9,
+            subject: "web-1".into(),
+            text: "available".into(),
+        };
+        check(&event, "0113e1253a80d095ffbc318827ac0209057765622d3109617661696c61626c65");
+        let mirror = Mirror { meta, current: Some(vec![1, 2, 3]), last_good: None, used_seq: 1000 };
+        check(
+            &mirror,
+            "016ea4fdaa0701ac0203abababababababababababababababababababababababababababababababab00ac02010301020300e807",
+        );
+    }
+
+    #[test]
+    fn any_changed_byte_shows() {
+        let bytes = OutboxMark { used_seq: 1000, dropped: 3 }.to_record().unwrap();
+        for index in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[index] ^= 1 << bit;
+                assert_eq!(OutboxMark::from_record(&changed), Err(RecordError::Checksum));
+            }
+        }
+        for length in 0..bytes.len() {
+            assert!(OutboxMark::from_record(&bytes[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_newer_build_is_refused_as_such() {
+        let mut bytes = OutboxMark::default().to_record().unwrap();
+        bytes[0] = 2;
+        let crc = checksum(&bytes).to_le_bytes();
+        bytes[1..HEADER_BYTES].copy_from_slice(&crc);
+        let refused = Err(RecordError::Version { found: 2, known: 1 });
+        assert_eq!(OutboxMark::from_record(&bytes), refused);
+    }
+
+    #[test]
+    fn every_kind_of_event_reads_back() {
+        for code in 0..=13 {
+            assert_eq!(kind_of(code).map(kind_code), Some(code));
+        }
+        assert_eq!(kind_of(14), None);
+    }
+}
