@@ -1,7 +1,14 @@
-//! The node: store, layers and agent, and what uses them.
+//! The node: configuration, command line, supervisor.
+//!
+//! `wherry run` becomes the launcher (crate `wherry-runtime`), which starts
+//! the supervisor of this crate as a process of its own.
 
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod clock;
+pub mod config;
 pub mod layers;
+pub mod logger;
 pub mod store;
+pub mod subnet;
