@@ -7,8 +7,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod addresses;
+pub mod backoff;
+mod desired;
+mod draft;
+mod fetch;
+mod learn;
 pub mod ledger;
 pub mod model;
+mod order;
+mod pods;
+mod publish;
+mod reconcile;
+mod rolling;
+pub mod status;
+pub mod stopping;
 
 pub use ledger::Ledger;
 pub use model::*;
+pub use reconcile::reconcile;
+pub use status::{ContainerView, NodeView, PodView, status};

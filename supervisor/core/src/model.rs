@@ -20,6 +20,18 @@ use crate::ledger::Ledger;
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
+impl Millis {
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
 /// What has to run, from [`wherry_bundle::Bundle`] by [`Desired::of`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {

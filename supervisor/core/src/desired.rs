@@ -1,0 +1,55 @@
+//! From a bundle to what decisions need. Pure; the bundle was validated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::Bundle;
+use wherry_bundle::model::{Deployment, Port};
+
+use crate::model::{Desired, Millis, PublishedPort, Workload};
+
+impl Desired {
+    /// What `bundle` asks for.
+    #[must_use]
+    pub fn of(bundle: &Bundle) -> Self {
+        let workloads: BTreeMap<_, _> =
+            bundle.deployments.iter().map(|d| (d.name.clone(), Workload::of(bundle, d))).collect();
+        Self { generation: bundle.generation, workloads, replace: BTreeSet::new() }
+    }
+}
+
+impl Workload {
+    fn of(bundle: &Bundle, deployment: &Deployment) -> Self {
+        let pod = &deployment.pod;
+        let ports = pod.containers.iter().flat_map(|container| &container.ports);
+        Self {
+            hash: bundle.pod_hash(deployment),
+            replicas: deployment.replicas,
+            strategy: deployment.strategy,
+            min_ready: seconds(deployment.min_ready_seconds),
+            after: deployment.after.clone(),
+            restart_policy: pod.restart_policy,
+            grace: seconds(pod.termination_grace_seconds),
+            containers: pod.containers.iter().map(|container| container.name.clone()).collect(),
+            layers: bundle.layers_of(deployment),
+            host_network: pod.host_network,
+            ports: ports.filter_map(|port| published(port, pod.host_network)).collect(),
+        }
+    }
+
+    /// No two of its pods may run at once: they would want the same ports of
+    /// the host's own network.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.host_network && !self.ports.is_empty()
+    }
+}
+
+/// On the host's network a container's port is the host's port.
+fn published(port: &Port, host_network: bool) -> Option<PublishedPort> {
+    let host_port = if host_network { Some(port.container_port) } else { port.host_port };
+    let (protocol, container_port) = (port.protocol, port.container_port);
+    host_port.map(|host_port| PublishedPort { protocol, host_port, container_port })
+}
+
+fn seconds(seconds: u32) -> Millis {
+    Millis(u64::from(seconds).saturating_mul(1_000))
+}

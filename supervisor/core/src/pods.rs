@@ -1,0 +1,168 @@
+//! One pod at a time: what state it is in, and which of its containers are to
+//! be started.
+//!
+//! Does not know deployments, other pods, or why a pod is there; what is new
+//! since the last plan was learnt before ([`crate::learn`]).
+
+use std::collections::BTreeMap;
+
+use wherry_bundle::message::Exit;
+use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::{Digest, Name};
+
+use crate::draft::Draft;
+use crate::ledger::{Ledger, PodLedger, Stopping};
+use crate::model::{Action, Millis, Observed, ObservedContainer, ObservedPod, Workload};
+
+/// A pod that is there or is about to be, as decisions need it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub name: Name,
+    pub deployment: Name,
+    pub hash: Digest,
+    pub address: Option<u16>,
+    /// The kernel has it, at least in part.
+    pub present: bool,
+    /// It was asked for, and that has not been answered.
+    pub creating: bool,
+    /// A container is being started.
+    pub starting: bool,
+    /// A container runs, or is being started.
+    pub alive: bool,
+    /// Every container runs: it can serve.
+    pub running: bool,
+    pub available: bool,
+    pub replace: bool,
+    pub stopping: Option<Stopping>,
+}
+
+impl Pod {
+    /// It is what `workload` asks for, and nobody wants another in its place.
+    pub fn is_current(&self, workload: &Workload) -> bool {
+        self.hash == workload.hash && !self.replace && self.stopping.is_none()
+    }
+
+    /// Nothing was made of it: forgetting it is all it takes.
+    pub fn is_mere_plan(&self) -> bool {
+        !self.present && !self.creating
+    }
+
+    pub fn counts_as_available(&self) -> bool {
+        self.available && self.stopping.is_none()
+    }
+}
+
+/// Every pod of the ledger: each observed one and each planned one.
+pub(crate) fn all(observed: &Observed, ledger: &Ledger) -> BTreeMap<Name, Pod> {
+    let pods = ledger.pods.iter();
+    pods.filter_map(|(name, entry)| Some((name.clone(), look(name, entry, observed)?))).collect()
+}
+
+fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
+    let seen = observed.pods.get(name);
+    let planned = entry.planned.as_ref();
+    let states = || seen.into_iter().flat_map(|pod| pod.containers.values());
+    let runs = |state: &ObservedContainer| matches!(state, ObservedContainer::Running { .. });
+    let ready_since = seen.and_then(ready_since);
+    let starting = is_starting(name, observed);
+    Some(Pod {
+        name: name.clone(),
+        deployment: seen.map(|p| &p.deployment).or(planned.map(|p| &p.deployment))?.clone(),
+        hash: seen.map(|p| p.hash).or(planned.map(|p| p.hash))?,
+        address: seen.map_or_else(|| planned.and_then(|p| p.address), |pod| pod.address),
+        present: seen.is_some(),
+        creating: is_creating(name, observed),
+        starting,
+        alive: starting || states().any(runs),
+        running: ready_since.is_some() && states().all(runs),
+        available: ready_since.is_some() && entry.available_since == ready_since,
+        replace: entry.replace,
+        stopping: entry.stopping,
+    })
+}
+
+/// The start of the container that started last, if all containers run or
+/// have done what they were there for.
+///
+/// It comes from the kernel, so that no loss of memory takes a pod's
+/// availability away.
+pub(crate) fn ready_since(pod: &ObservedPod) -> Option<Millis> {
+    if !pod.complete {
+        return None;
+    }
+    let starts = pod.containers.values().map(|state| match *state {
+        ObservedContainer::Running { since } => Some(since),
+        ObservedContainer::Exited { exit: Exit::Code(0), started, .. } => {
+            (!restarts(pod.restart_policy, Exit::Code(0))).then_some(started)
+        }
+        ObservedContainer::Exited { .. } | ObservedContainer::Defined => None,
+    });
+    starts.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
+/// Whether a container that ended by `exit` is to be started again.
+pub(crate) fn restarts(policy: RestartPolicy, exit: Exit) -> bool {
+    match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => exit != Exit::Code(0),
+        RestartPolicy::Never => false,
+    }
+}
+
+/// Whether `state` calls for a start, now or after a wait.
+pub(crate) fn wants_start(policy: RestartPolicy, state: ObservedContainer) -> bool {
+    match state {
+        ObservedContainer::Defined => true,
+        ObservedContainer::Running { .. } => false,
+        ObservedContainer::Exited { exit, .. } => restarts(policy, exit),
+    }
+}
+
+/// Starts what is to run and does not, in the order of the template.
+pub(crate) fn start_containers(
+    name: &Name,
+    pod: &ObservedPod,
+    entry: &mut PodLedger,
+    workload: Option<&Workload>,
+    draft: &mut Draft<'_>,
+) {
+    let place = |container: &Name| {
+        workload.and_then(|w| w.containers.iter().position(|other| other == container))
+    };
+    let mut waiting: Vec<&Name> = pod
+        .containers
+        .iter()
+        .filter(|(_, state)| wants_start(pod.restart_policy, **state))
+        .map(|(container, _)| container)
+        .collect();
+    waiting.sort_by_key(|container| place(container));
+    for container in waiting {
+        let known = entry.containers.entry(container.clone()).or_default();
+        let start = Action::StartContainer { pod: name.clone(), container: container.clone() };
+        draft.attempt(&mut known.attempts, start);
+    }
+}
+
+pub(crate) fn is_creating(pod: &Name, observed: &Observed) -> bool {
+    observed.in_flight.iter().any(|action| match action {
+        Action::CreatePod { pod: other, .. } => other == pod,
+        Action::Fetch { .. }
+        | Action::StartContainer { .. }
+        | Action::TerminatePod { .. }
+        | Action::KillPod { .. }
+        | Action::RemovePod { .. }
+        | Action::Publish { .. } => false,
+    })
+}
+
+fn is_starting(pod: &Name, observed: &Observed) -> bool {
+    observed.in_flight.iter().any(|action| match action {
+        Action::StartContainer { pod: other, .. } => other == pod,
+        Action::Fetch { .. }
+        | Action::CreatePod { .. }
+        | Action::TerminatePod { .. }
+        | Action::KillPod { .. }
+        | Action::RemovePod { .. }
+        | Action::Publish { .. } => false,
+    })
+}

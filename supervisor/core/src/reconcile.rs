@@ -1,0 +1,189 @@
+//! The reconciler itself: learns, decides deployment by deployment, and puts
+//! the plan together. The only place that changes which pods there are.
+
+use std::collections::BTreeMap;
+
+use wherry_bundle::limits::PODS_MAX;
+use wherry_bundle::message::{EventKind, Phase};
+use wherry_bundle::{Generation, Name};
+
+use crate::draft::Draft;
+use crate::ledger::{Ledger, Planned, PodLedger};
+use crate::model::{Action, Desired, Millis, Observed, Plan, Workload};
+use crate::order::{self, Gate};
+use crate::pods::{self, Pod};
+use crate::{addresses, fetch, learn, publish, rolling, status, stopping};
+
+/// Decides everything that the node does with its pods, at this moment.
+///
+/// Pure and total: the same inputs give the same plan. To be called again
+/// with the plan's ledger whenever an observation changes, and at `wake_at`.
+/// With nothing to do the plan has no action and no time to wake at.
+#[must_use]
+pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: Millis) -> Plan {
+    let mut ledger = ledger.clone();
+    let mut draft = Draft::new(observed, now);
+    if desired.generation == Generation(0) {
+        return draft.finish(ledger);
+    }
+    learn::learn(desired, &mut ledger, &mut draft);
+    addresses::learn(desired, observed, &mut ledger);
+    let pods = pods::all(observed, &ledger);
+    order::learn_reached(desired, &pods, &mut ledger);
+
+    let order = order::start_order(&desired.workloads);
+    let mut may_create: Vec<&Name> = Vec::new();
+    for name in &order {
+        let Some(workload) = desired.workloads.get(*name) else { continue };
+        let gate = order::gate(name, workload, desired, observed, &ledger, &pods);
+        let is_open = match gate {
+            Gate::Open => true,
+            Gate::Layers(_) | Gate::Dependency(_) => false,
+        };
+        roll(desired.generation, name, workload, is_open, &pods, &mut ledger, &draft);
+        if is_open {
+            may_create.push(name);
+        }
+    }
+    stop_unwanted(desired, &pods, &mut ledger, &draft);
+
+    let pods = pods::all(observed, &ledger);
+    create(&may_create, desired, &pods, &mut ledger, &mut draft);
+    run(desired, &pods, &mut ledger, &mut draft);
+    let wanted = publish::wanted(desired, &ledger, &pods);
+    report_running(desired, &pods, &wanted, &mut ledger, &mut draft);
+    publish::publish(wanted, &mut ledger, &mut draft);
+    fetch::fetch(desired, &mut draft);
+    draft.finish(ledger)
+}
+
+/// Brings the number of one deployment's pods closer to what it should be.
+fn roll(
+    generation: Generation,
+    name: &Name,
+    workload: &Workload,
+    can_create: bool,
+    pods: &BTreeMap<Name, Pod>,
+    ledger: &mut Ledger,
+    draft: &Draft<'_>,
+) {
+    let own: Vec<&Pod> = pods.values().filter(|pod| pod.deployment == *name).collect();
+    let decision = rolling::decide(workload, &own, can_create);
+    for pod in &decision.drop {
+        ledger.pods.remove(pod);
+    }
+    for pod in decision.stop.iter().filter_map(|pod| pods.get(pod)) {
+        stop(pod, ledger, draft);
+    }
+    for _ in 0..decision.create {
+        // Names do not run out in practice: 2³² serials.
+        let Some(pod) = addresses::next_pod_name(ledger, name) else { return };
+        let planned =
+            Planned { deployment: name.clone(), generation, hash: workload.hash, address: None };
+        ledger.pods.insert(pod, PodLedger { planned: Some(planned), ..Default::default() });
+    }
+}
+
+/// Pods of deployments that are no longer desired.
+fn stop_unwanted(
+    desired: &Desired,
+    pods: &BTreeMap<Name, Pod>,
+    ledger: &mut Ledger,
+    draft: &Draft<'_>,
+) {
+    for pod in pods.values().filter(|pod| !desired.workloads.contains_key(&pod.deployment)) {
+        if pod.is_mere_plan() {
+            ledger.pods.remove(&pod.name);
+        } else {
+            stop(pod, ledger, draft);
+        }
+    }
+}
+
+fn stop(pod: &Pod, ledger: &mut Ledger, draft: &Draft<'_>) {
+    if let Some(entry) = ledger.pods.get_mut(&pod.name) {
+        stopping::begin(pod, entry, draft);
+    }
+}
+
+/// Asks for planned pods, deployment by deployment in start order, as far as
+/// the node holds them.
+fn create(
+    deployments: &[&Name],
+    desired: &Desired,
+    pods: &BTreeMap<Name, Pod>,
+    ledger: &mut Ledger,
+    draft: &mut Draft<'_>,
+) {
+    let mut made = pods.values().filter(|pod| !pod.is_mere_plan()).count();
+    for deployment in deployments {
+        let Some(workload) = desired.workloads.get(*deployment) else { continue };
+        for pod in pods.values().filter(|pod| pod.deployment == **deployment) {
+            let is_new = pod.is_mere_plan();
+            // One of another form, made in part, cannot be completed from
+            // this bundle.
+            let fits = pod.is_current(workload) && (!is_new || made < PODS_MAX);
+            if !fits || pod.creating {
+                continue;
+            }
+            let address = pick_address(pod, workload, ledger, draft.observed);
+            let Some(entry) = ledger.pods.get_mut(&pod.name) else { continue };
+            let Some(planned) = &mut entry.planned else { continue };
+            if address.is_none() && !workload.host_network {
+                continue;
+            }
+            planned.address = address;
+            let action = Action::CreatePod {
+                pod: pod.name.clone(),
+                deployment: pod.deployment.clone(),
+                address,
+            };
+            if draft.attempt(&mut entry.attempts, action) && is_new {
+                made = made.saturating_add(1);
+            }
+        }
+    }
+}
+
+/// A pod keeps the address that it was first asked for with.
+fn pick_address(
+    pod: &Pod,
+    workload: &Workload,
+    ledger: &mut Ledger,
+    observed: &Observed,
+) -> Option<u16> {
+    if workload.host_network {
+        return None;
+    }
+    pod.address.or_else(|| addresses::next_pod_address(ledger, observed))
+}
+
+/// Pods that are there: starts what is to run, and goes on with what stops.
+fn run(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &mut Ledger, draft: &mut Draft<'_>) {
+    for (name, pod) in pods {
+        let Some(entry) = ledger.pods.get_mut(name) else { continue };
+        let seen = draft.observed.pods.get(name);
+        if entry.stopping.is_some() {
+            let grace = seen.map(|seen| seen.grace).unwrap_or_default();
+            stopping::advance(pod, grace, entry, draft);
+        } else if let Some(seen) = seen.filter(|seen| seen.complete) {
+            let workload = desired.workloads.get(&pod.deployment);
+            pods::start_containers(name, seen, entry, workload, draft);
+        }
+    }
+}
+
+fn report_running(
+    desired: &Desired,
+    pods: &BTreeMap<Name, Pod>,
+    wanted: &crate::Publication,
+    ledger: &mut Ledger,
+    draft: &mut Draft<'_>,
+) {
+    let phase = status::node_phase(desired, draft.observed, pods, wanted);
+    if phase == Phase::Running && ledger.running != desired.generation {
+        ledger.running = desired.generation;
+        let text = format!("generation {} is running", desired.generation);
+        draft.notice(EventKind::GenerationRunning, "", &text);
+    }
+}

@@ -1,0 +1,134 @@
+//! How many pods of one deployment come and go now.
+//!
+//! Pure counting: names in, names out. Kubernetes' rules for `RollingUpdate`
+//! and `Recreate`, made for one small machine:
+//!
+//! - Never fewer than replicas − `maxUnavailable` pods available by our doing;
+//!   old pods that are not available go first.
+//! - Never more than replicas + `maxSurge` pods. Unlike in Kubernetes, a pod
+//!   that is being stopped keeps its place until it is killed or gone: memory
+//!   is what a gateway has least of. One that even SIGKILL does not end keeps
+//!   nothing up.
+//! - Pods on the host's network that have ports exclude each other: stop
+//!   first (surge 0, at least one unavailable), and the next comes when the
+//!   one before is gone altogether. The same with `Recreate`.
+//! - While no new pod could be made (layers, dependencies), no old one is
+//!   stopped for its sake.
+//! - A pod whose hash is the desired one is stopped only to scale down.
+
+use wherry_bundle::Name;
+use wherry_bundle::model::Strategy;
+
+use crate::ledger::Stopping;
+use crate::model::Workload;
+use crate::pods::Pod;
+
+/// What is to happen to the pods of one deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Plans that nothing came of yet, to be forgotten.
+    pub drop: Vec<Name>,
+    pub stop: Vec<Name>,
+    /// So many new pods are to be planned.
+    pub create: usize,
+}
+
+/// Decides for `pods`, which are all those of the deployment.
+pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> Decision {
+    let mut decision = Decision::default();
+    let (current, others): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().copied().partition(|pod| pod.is_current(workload));
+    let (stopping, old): (Vec<&Pod>, Vec<&Pod>) =
+        others.into_iter().partition(|pod| pod.stopping.is_some());
+    let (plans, old): (Vec<&Pod>, Vec<&Pod>) = old.into_iter().partition(|p| p.is_mere_plan());
+    decision.drop.extend(plans.iter().map(|pod| pod.name.clone()));
+    let current = scale_down(workload, current, &mut decision);
+
+    let bounds = Bounds::of(workload);
+    let placed = stopping.iter().filter(|pod| bounds.exclusive || keeps_its_place(pod)).count();
+    let missing = usize::from(workload.replicas).saturating_sub(current.len());
+    let present = current.len() + old.len() + placed;
+    decision.create = missing.min(bounds.pods_max.saturating_sub(present));
+    if bounds.recreate && (!old.is_empty() || placed > 0) {
+        decision.create = 0;
+    }
+
+    let available = |pods: &[&Pod]| pods.iter().filter(|pod| pod.available).count();
+    let (current_up, old_up) = (available(&current), available(&old));
+    // Old pods that could go if every one of the rest were available.
+    let spare = (old.len() + current_up).saturating_sub(bounds.available_min);
+    let surplus = (old.len() + current_up).saturating_sub(usize::from(workload.replicas));
+    let limit = if can_create { spare } else { spare.min(surplus) };
+    // Of those that are available, only what the rest can do without.
+    let limit_up = (old_up + current_up).saturating_sub(bounds.available_min);
+
+    let (mut up, mut down): (Vec<&Pod>, Vec<&Pod>) = old.into_iter().partition(|p| p.available);
+    up.sort_by_key(|pod| pod.name.pod_serial());
+    down.sort_by_key(|pod| pod.name.pod_serial());
+    let goes = down.into_iter().chain(up.into_iter().take(limit_up)).take(limit);
+    decision.stop.extend(goes.map(|pod| pod.name.clone()));
+    decision
+}
+
+struct Bounds {
+    available_min: usize,
+    pods_max: usize,
+    /// No new pod beside an old one.
+    recreate: bool,
+    /// A pod keeps its place until it is gone.
+    exclusive: bool,
+}
+
+impl Bounds {
+    fn of(workload: &Workload) -> Self {
+        let replicas = usize::from(workload.replicas);
+        match workload.strategy {
+            Strategy::Recreate => {
+                Self { available_min: 0, pods_max: replicas, recreate: true, exclusive: true }
+            }
+            Strategy::RollingUpdate { max_unavailable, max_surge } => {
+                let exclusive = workload.is_exclusive();
+                let surge = if exclusive { 0 } else { usize::from(max_surge) };
+                // Something has to give; a valid bundle says what.
+                let floor = usize::from(surge == 0);
+                let unavailable = usize::from(max_unavailable).max(floor);
+                Self {
+                    available_min: replicas.saturating_sub(unavailable),
+                    pods_max: replicas.saturating_add(surge),
+                    recreate: false,
+                    exclusive,
+                }
+            }
+        }
+    }
+}
+
+/// Takes what is too many out of `current`: mere plans first, then what is
+/// not available, then the youngest.
+fn scale_down<'a>(
+    workload: &Workload,
+    mut current: Vec<&'a Pod>,
+    decision: &mut Decision,
+) -> Vec<&'a Pod> {
+    current.sort_by_key(|pod| {
+        (!pod.is_mere_plan(), pod.available, std::cmp::Reverse(pod.name.pod_serial()))
+    });
+    let excess = current.len().saturating_sub(usize::from(workload.replicas));
+    let kept = current.split_off(excess);
+    for pod in current {
+        let list = if pod.is_mere_plan() { &mut decision.drop } else { &mut decision.stop };
+        list.push(pod.name.clone());
+    }
+    kept
+}
+
+fn keeps_its_place(pod: &Pod) -> bool {
+    match pod.stopping {
+        Some(
+            Stopping::Unpublishing { .. }
+            | Stopping::Draining { .. }
+            | Stopping::Terminating { .. },
+        ) => true,
+        Some(Stopping::Killing | Stopping::Removing) | None => false,
+    }
+}

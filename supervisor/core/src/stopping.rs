@@ -1,0 +1,125 @@
+//! The stages of a pod on its way out: unpublish, drain, terminate, kill,
+//! remove.
+//!
+//! Each stage is bounded in time, so that no peer, no program and no failing
+//! request keeps a pod for ever. A pod of which nothing runs is removed at
+//! once. Does not decide which pods stop.
+
+use wherry_bundle::Name;
+
+use crate::draft::Draft;
+use crate::ledger::{Attempts, PodLedger, Stopping};
+use crate::model::{Action, Millis, Observed, Publication};
+use crate::pods::Pod;
+
+/// After new connections stopped coming: time for those under way to be
+/// accepted and answered.
+pub const DRAIN: Millis = Millis(1_000);
+/// How long a pod waits for the kernel to stop leading connections to it.
+/// Publishing takes milliseconds; this long, it is broken, and waiting longer
+/// would block every upgrade.
+pub const UNPUBLISH_MAX: Millis = Millis(30_000);
+
+/// Puts a pod on its way out; nothing happens if it is already.
+pub(crate) fn begin(pod: &Pod, entry: &mut PodLedger, draft: &Draft<'_>) {
+    if entry.stopping.is_none() {
+        entry.stopping = Some(first_stage(pod, draft));
+        entry.attempts = Attempts::default();
+    }
+}
+
+/// Goes through as many stages as it can, and asks for what the last one
+/// needs. `grace` is the time between the stop signal and SIGKILL.
+pub(crate) fn advance(pod: &Pod, grace: Millis, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+    // Each turn goes on to a later stage: there are five.
+    while let Some(stage) = entry.stopping {
+        let Some(next) = next_stage(stage, pod, grace, draft) else {
+            ask(stage, &pod.name, pod.present, entry, draft);
+            return;
+        };
+        entry.stopping = Some(next);
+        entry.attempts = Attempts::default();
+    }
+}
+
+fn first_stage(pod: &Pod, draft: &Draft<'_>) -> Stopping {
+    match pod.address {
+        // Unknown is not "no": the kernel may have kept it published while
+        // the supervisor was away.
+        Some(address)
+            if draft.observed.publication.is_none() || is_published(address, draft.observed) =>
+        {
+            Stopping::Unpublishing { give_up_at: draft.now.saturating_add(UNPUBLISH_MAX) }
+        }
+        // Passed at once.
+        Some(_) | None => Stopping::Draining { until: draft.now },
+    }
+}
+
+fn next_stage(stage: Stopping, pod: &Pod, grace: Millis, draft: &Draft<'_>) -> Option<Stopping> {
+    let now = draft.now;
+    if !pod.alive {
+        return (stage != Stopping::Removing).then_some(Stopping::Removing);
+    }
+    match stage {
+        Stopping::Unpublishing { give_up_at } => {
+            let known = draft.observed.publication.is_some();
+            let published = pod.address.is_some_and(|a| is_published(a, draft.observed));
+            if known && !published {
+                Some(Stopping::Draining { until: now.saturating_add(DRAIN) })
+            } else {
+                (now >= give_up_at).then_some(Stopping::Draining { until: now })
+            }
+        }
+        Stopping::Draining { until } => {
+            let kill_at = now.saturating_add(grace);
+            (now >= until).then_some(Stopping::Terminating { kill_at })
+        }
+        Stopping::Terminating { kill_at } => (now >= kill_at).then_some(Stopping::Killing),
+        // A start that was under way when the pod seemed dead: removing it
+        // kills what runs.
+        Stopping::Killing | Stopping::Removing => None,
+    }
+}
+
+fn ask(stage: Stopping, name: &Name, present: bool, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+    let pod = name.clone();
+    match stage {
+        Stopping::Unpublishing { give_up_at: at } | Stopping::Draining { until: at } => {
+            draft.wake(at);
+        }
+        Stopping::Terminating { kill_at } => {
+            draft.wake(kill_at);
+            if draft.attempt(&mut entry.attempts, Action::TerminatePod { pod }) {
+                // A second signal may mean something else to a program: it is
+                // sent again only if sending it failed.
+                entry.attempts.not_before = kill_at;
+            }
+        }
+        Stopping::Killing => {
+            draft.attempt(&mut entry.attempts, Action::KillPod { pod });
+        }
+        // What is still being made is removed once that was answered.
+        Stopping::Removing if !present => {}
+        Stopping::Removing => {
+            draft.attempt(&mut entry.attempts, Action::RemovePod { pod });
+        }
+    }
+}
+
+/// The kernel leads connections to `address`, or is about to.
+fn is_published(address: u16, observed: &Observed) -> bool {
+    let leads = |publication: &Publication| {
+        publication.services.values().any(|service| service.pods.contains(&address))
+    };
+    observed.publication.as_ref().is_some_and(leads)
+        || observed.in_flight.iter().any(|action| match action {
+            Action::Publish { publication } => leads(publication),
+            Action::Fetch { .. }
+            | Action::CreatePod { .. }
+            | Action::StartContainer { .. }
+            | Action::TerminatePod { .. }
+            | Action::KillPod { .. }
+            | Action::RemovePod { .. } => false,
+        })
+}
