@@ -1,0 +1,329 @@
+//! The agent against a real broker: what arrives, what is repeated, what
+//! survives.
+
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod rig;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rig::{Broker, Cloud, Node, NodeDisk, is_generation, status};
+use wherry::agent::{AckToken, AgentEvent, SendError};
+use wherry_bundle::limits::CHUNK_BYTES_MAX;
+use wherry_bundle::message::{
+    ChunkContents, ChunkData, ChunkGet, Command as CloudCommand, EventAck, Events, LogChunk,
+    LogLine, LogStream, Message, Order, Reply, Status, WallMillis,
+};
+use wherry_bundle::model::Layer;
+use wherry_bundle::topic::Topic;
+use wherry_bundle::{Digest, Name};
+
+/// Long enough for something that should not happen.
+const A_WHILE: Duration = Duration::from_millis(1500);
+
+fn desired(event: AgentEvent) -> Option<(Vec<u8>, AckToken)> {
+    match event {
+        AgentEvent::Desired { bytes, token } => Some((bytes, token)),
+        _ => None,
+    }
+}
+
+fn command(event: AgentEvent) -> Option<u64> {
+    match event {
+        AgentEvent::Command(command) => Some(command.id),
+        _ => None,
+    }
+}
+
+fn blob(length: usize, seed: usize) -> (Vec<u8>, Layer) {
+    let byte = |i: usize| u8::try_from((i * seed + i / 256 + i / 65536) % 256).unwrap();
+    let bytes: Vec<u8> = (0..length).map(byte).collect();
+    let layer = Layer { digest: Digest::of(&bytes), size_bytes: length as u64 };
+    (bytes, layer)
+}
+
+fn chunk_of(bytes: &[u8], get: ChunkGet) -> ChunkData {
+    let start = usize::try_from(get.offset).unwrap();
+    let contents = ChunkContents::Bytes(bytes[start..start + get.length as usize].to_vec());
+    ChunkData { layer: get.layer, offset: get.offset, contents }
+}
+
+#[test]
+fn status_goes_up_and_a_farewell_says_offline() {
+    let broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let mut node = Node::start(&disk, &broker);
+    node.agent().publish_status(status(1));
+    cloud.wait_status(|status| is_generation(status, 1));
+    node.agent().publish_status(status(2));
+    cloud.wait_status(|status| is_generation(status, 2));
+    node.agent.take().unwrap().shutdown();
+    cloud.wait_status(|status| *status == Status::Offline);
+    // Retained: one who comes later sees it too.
+    drop(cloud);
+    let later = Cloud::connect(&broker);
+    assert_eq!(later.next::<Status>(Topic::Status), Status::Offline);
+}
+
+/// Runs in a process of its own, to be killed.
+#[test]
+fn victim() {
+    let Ok(port) = env::var("WHERRY_TEST_PORT") else { return };
+    let disk = NodeDisk::new();
+    let node = Node::start_at(disk.path(), port.parse().unwrap());
+    node.agent().publish_status(status(7));
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_killed_node_is_offline_by_its_last_will() {
+    let broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "victim"])
+        .env("WHERRY_TEST_PORT", broker.port.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let online = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cloud.wait_status(|status| is_generation(status, 7));
+    }));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    online.unwrap();
+    cloud.wait_status(|status| *status == Status::Offline);
+}
+
+#[test]
+fn a_desired_envelope_comes_again_until_it_is_confirmed() {
+    let broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let node = Node::start(&disk, &broker);
+    node.wait_connected();
+    // Not retained, so that only the session can bring it again.
+    let envelope = vec![7; 300_000];
+    cloud.publish(Topic::Desired, false, envelope.clone());
+    assert_eq!(node.next(desired).0, envelope);
+    // What comes after it is not held up.
+    cloud.send(Topic::Command, &CloudCommand { id: 1, order: Order::EndLogs { id: 9 } });
+    assert_eq!(node.next(command), 1);
+    drop(node);
+    let node = Node::start(&disk, &broker);
+    let (bytes, token) = node.next(desired);
+    assert_eq!(bytes, envelope);
+    node.agent().ack_desired(token);
+    cloud.send(Topic::Command, &CloudCommand { id: 2, order: Order::EndLogs { id: 9 } });
+    // The first command was behind the envelope, so it was not confirmed
+    // either; it comes again, to a new process, before the second.
+    assert_eq!(node.next(command), 1);
+    assert_eq!(node.next(command), 2);
+    std::thread::sleep(Duration::from_millis(300));
+    drop(node);
+    let node = Node::start(&disk, &broker);
+    node.wait_connected();
+    assert_eq!(node.next_within(A_WHILE, |event| desired(event.clone()).map(|_| ())), None);
+}
+
+#[test]
+fn a_command_is_done_once_and_rubbish_does_no_harm() {
+    let broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let node = Node::start(&disk, &broker);
+    node.wait_connected();
+    for topic in [Topic::Command, Topic::EventAck, Topic::ChunkData] {
+        for rubbish in [vec![], vec![0], vec![1, 255, 255, 255], vec![1; 100_000]] {
+            cloud.publish(topic, false, rubbish);
+        }
+    }
+    cloud.publish(Topic::Desired, false, vec![]);
+    cloud.publish(Topic::Desired, false, vec![0; 512 * 1024 + 1]);
+    cloud.send(Topic::EventAck, &EventAck { seq: u64::MAX });
+    for id in [5, 5, 6] {
+        cloud.send(Topic::Command, &CloudCommand { id, order: Order::EndLogs { id: 9 } });
+    }
+    assert_eq!(node.next(command), 5);
+    assert_eq!(node.next(command), 6);
+    assert_eq!(node.next_within(A_WHILE, Some), None, "nothing else was told");
+    node.agent().publish_status(status(3));
+    cloud.wait_status(|status| is_generation(status, 3));
+}
+
+#[test]
+fn events_go_up_again_until_the_cloud_has_them() {
+    let mut broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let node = Node::start(&disk, &broker);
+    node.wait_connected();
+    for text in ["one", "two", "three"] {
+        node.push_event(text);
+    }
+    let seqs = |events: Events| events.0.iter().map(|event| event.seq).collect::<Vec<u64>>();
+    assert_eq!(seqs(cloud.next(Topic::Event)), [1, 2, 3]);
+    cloud.send(Topic::EventAck, &EventAck { seq: 1 });
+    broker.down();
+    node.next(|event| matches!(event, AgentEvent::Disconnected(_)).then_some(()));
+    node.push_event("while the broker was away");
+    broker.up();
+    let again = loop {
+        let seqs = seqs(cloud.next(Topic::Event));
+        if seqs.contains(&4) {
+            break seqs;
+        }
+    };
+    assert!(again == [2, 3, 4] || again == [1, 2, 3, 4], "{again:?}");
+    assert!(node.store.outbox_status().waiting >= 3);
+    cloud.send(Topic::EventAck, &EventAck { seq: 4 });
+    node.push_event("five");
+    assert_eq!(seqs(cloud.next(Topic::Event)), [5]);
+    assert_eq!(node.store.outbox_status().waiting, 1);
+}
+
+#[test]
+fn a_layer_with_a_damaged_chunk_is_fetched_again() {
+    let broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let node = Node::start(&disk, &broker);
+    let (bytes, layer) = blob(1_500_000, 7);
+    let (other_bytes, other) = blob(70_000, 11);
+    node.agent().want(vec![layer, other]);
+    let mut damaged = false;
+    let mut done = BTreeSet::new();
+    let mut failed = Vec::new();
+    while done.len() < 2 {
+        let get: Option<ChunkGet> = cloud.next_within(Topic::ChunkGet, Duration::from_millis(20));
+        if let Some(get) = get {
+            assert!(get.length as usize <= CHUNK_BYTES_MAX);
+            let whole = if get.layer == layer.digest { &bytes } else { &other_bytes };
+            let mut chunk = chunk_of(whole, get);
+            if get.layer == layer.digest && get.offset > 700_000 && !damaged {
+                damaged = true;
+                chunk.contents = ChunkContents::Bytes(vec![0; get.length as usize]);
+            }
+            cloud.send(Topic::ChunkData, &chunk);
+        }
+        match node.next_within(Duration::ZERO, Some) {
+            Some(AgentEvent::LayerDone(digest)) => assert!(done.insert(digest)),
+            Some(AgentEvent::LayerFailed { layer, error }) => failed.push((layer, error)),
+            _ => {}
+        }
+    }
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].0, layer.digest);
+    assert!(failed[0].1.contains("digest"), "{}", failed[0].1);
+    assert!(node.layers.is_whole(&layer) && node.layers.is_whole(&other));
+}
+
+#[test]
+fn a_transfer_goes_on_where_it_was_after_a_restart() {
+    let broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let (bytes, layer) = blob(6_000_000, 7);
+    let serve = |node: &Node, limit: usize| -> (usize, bool) {
+        let mut served = 0;
+        while served < limit {
+            let done = node.next_within(Duration::ZERO, |event| {
+                matches!(event, AgentEvent::LayerDone(_)).then_some(())
+            });
+            if done.is_some() {
+                return (served, true);
+            }
+            let get: Option<ChunkGet> =
+                cloud.next_within(Topic::ChunkGet, Duration::from_millis(20));
+            if let Some(get) = get {
+                served += get.length as usize;
+                cloud.send(Topic::ChunkData, &chunk_of(&bytes, get));
+            }
+        }
+        (served, false)
+    };
+    let node = Node::start(&disk, &broker);
+    node.agent().want(vec![layer]);
+    assert!(!serve(&node, 4_000_000).1);
+    std::thread::sleep(Duration::from_millis(500));
+    drop(node);
+    // What was asked for and not answered before is not counted.
+    while cloud.next_within::<ChunkGet>(Topic::ChunkGet, Duration::from_millis(200)).is_some() {}
+    let node = Node::start(&disk, &broker);
+    node.agent().want(vec![layer]);
+    let (served, done) = serve(&node, usize::MAX);
+    assert!(done && node.layers.is_whole(&layer));
+    let most = 2_000_000 + 1024 * 1024 + 8 * CHUNK_BYTES_MAX;
+    assert!(served <= most, "{served} bytes again, where {most} would do");
+}
+
+#[test]
+fn a_broker_that_is_away_is_tried_again_and_told_once() {
+    let mut broker = Broker::stopped();
+    let disk = NodeDisk::new();
+    let node = Node::start(&disk, &broker);
+    node.agent().publish_status(status(1));
+    let reason = node.next(|event| match event {
+        AgentEvent::Disconnected(reason) => Some(reason),
+        _ => None,
+    });
+    assert!(reason.contains("refused"), "{reason}");
+    assert_eq!(node.next_within(A_WHILE, Some), None, "told once");
+    broker.up();
+    let cloud = Cloud::connect(&broker);
+    cloud.wait_status(|status| is_generation(status, 1));
+    for generation in [2, 3] {
+        broker.down();
+        node.next(|event| matches!(event, AgentEvent::Disconnected(_)).then_some(()));
+        node.agent().publish_status(status(generation));
+        broker.up();
+        cloud.wait_status(|status| is_generation(status, generation));
+    }
+}
+
+fn log_chunk(seq: u32) -> LogChunk {
+    let name = Name::new("web-1").unwrap();
+    let line = LogLine {
+        pod: name.clone(),
+        container: name,
+        wall_time: WallMillis(0),
+        stream: LogStream::Stdout,
+        text: "x".repeat(1000),
+    };
+    LogChunk { id: 1, seq, lines: vec![line; 5] }
+}
+
+#[test]
+fn logs_and_replies_arrive_in_order_over_a_lost_connection() {
+    let mut broker = Broker::start();
+    let cloud = Cloud::connect(&broker);
+    let disk = NodeDisk::new();
+    let node = Node::start(&disk, &broker);
+    node.wait_connected();
+    let send = |seq: u32| {
+        while let Err(error) = node.agent().log(&log_chunk(seq)) {
+            assert_eq!(error, SendError::Full);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    (0..50).for_each(send);
+    broker.down();
+    node.next(|event| matches!(event, AgentEvent::Disconnected(_)).then_some(()));
+    (50..60).for_each(send);
+    node.agent().reply(&Reply { id: 1, result: Ok("60 chunks".into()) }).unwrap();
+    broker.up();
+    let mut seqs = Vec::new();
+    while seqs.last() != Some(&59) {
+        seqs.push(cloud.next::<LogChunk>(Topic::Log).seq);
+    }
+    // At least once: some may come twice, none is missing or out of order.
+    let different: BTreeSet<u32> = seqs.iter().copied().collect();
+    assert_eq!(different.into_iter().collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
+    let first_seen = |seq: &u32| seqs.iter().position(|s| s == seq).unwrap();
+    assert!((1..60).all(|seq| first_seen(&(seq - 1)) < first_seen(&seq)), "{seqs:?}");
+    assert_eq!(cloud.next::<Reply>(Topic::Reply).result, Ok("60 chunks".into()));
+    assert!(log_chunk(0).to_bytes().unwrap().len() > 5000);
+}
