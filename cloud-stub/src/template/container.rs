@@ -12,6 +12,7 @@ use super::place::{Object, Place};
 use super::quantity::{cpu_millis, memory_bytes};
 use super::{Context, shapes};
 use crate::image::ImageInfo;
+use crate::image::reference::familiar;
 
 /// What every container engine gives a program that has no `PATH`.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -82,7 +83,7 @@ fn image(object: &Object<'_>, context: Context<'_>) -> Option<ImageInfo> {
             }
         },
     };
-    let found = (context.images)(&name);
+    let found = (context.images)(&familiar(&name));
     if found.is_none() {
         place.problem(format!(
             "there is no image `{name}`: import it first (wherry-cloud image import)"

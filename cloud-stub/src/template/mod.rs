@@ -20,7 +20,7 @@ use wherry_bundle::{Digest, Name};
 use crate::image::ImageInfo;
 use place::{Place, Problems};
 
-/// Looks an image up by the name that a template gives it.
+/// Looks an image up by its short name ([`crate::image::reference::familiar`]).
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<ImageInfo>;
 
 /// What surrounds a template.

@@ -1,0 +1,189 @@
+//! A launcher without a supervisor: whoever holds the other end of its socket
+//! asks it for things. For benchmarks of what the launcher alone costs.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::{Digest, Generation, Name};
+use wherry_runtime::client::{LauncherClient, NoticeReader};
+use wherry_runtime::folders::Folders;
+use wherry_runtime::launcher::{LauncherConfig, NetworkSettings, Supervisor, run};
+use wherry_runtime::proto::{ContainerSpec, Notice, Packet, PodSpec, Request, join_words};
+use wherry_runtime::seal;
+
+use crate::host::{Host, Process, Side};
+
+/// The first argument of a program that is to become the launcher.
+pub const ROLE: &str = "launcher";
+
+/// What `program launcher FOLDER NAME BRIDGE` does: serves descriptor 3.
+///
+/// # Errors
+/// What the launcher says.
+pub fn serve(words: &[String]) -> Result<()> {
+    let [folder, name, bridge] = words else { bail!("usage: {ROLE} FOLDER NAME BRIDGE") };
+    seal::ensure_sealed()?;
+    let folder = Path::new(folder);
+    run(LauncherConfig {
+        run_dir: folder.join("run"),
+        layers_dir: folder.join("layers"),
+        cgroup_prefix: name.clone(),
+        network: NetworkSettings {
+            bridge: bridge.clone(),
+            subnet_base: Ipv4Addr::new(10, 87, 0, 0),
+            subnet_prefix: 16,
+            dns: Vec::new(),
+        },
+        supervisor: Supervisor::Attached(crate::sys::inherited_fd()?),
+    })?;
+    Ok(())
+}
+
+/// The asking end.
+#[derive(Debug)]
+pub struct Launcher {
+    client: LauncherClient,
+    notices: NoticeReader,
+    folders: Folders,
+    layers: PathBuf,
+    seq: u32,
+    _process: Process,
+}
+
+impl Launcher {
+    /// Starts this very program as a launcher on the gateway's side.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(host: &Host) -> Result<Self> {
+        let (ours, theirs) = crate::sys::packet_pair()?;
+        let layers = host.folder().join("layers");
+        std::fs::create_dir_all(&layers)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(ROLE).arg(host.folder()).arg(host.name()).arg(host.bridge());
+        crate::sys::pass_fd(&mut command, theirs.as_fd());
+        let process = host.spawn(Side::Gateway, &mut command, "launcher")?;
+        let client = LauncherClient::new(ours);
+        Ok(Self {
+            notices: client.reader()?,
+            client,
+            folders: Folders::new(host.folder().join("run")),
+            layers,
+            seq: 0,
+            _process: process,
+        })
+    }
+
+    /// Makes a layer file of a folder; its digest.
+    ///
+    /// # Errors
+    /// What mksquashfs says.
+    pub fn add_layer(&self, root: &Path) -> Result<Digest> {
+        let file = self.layers.join("new");
+        let mut make = Command::new("mksquashfs");
+        make.arg(root).arg(&file).args(["-comp", "zstd", "-all-root", "-quiet", "-no-progress"]);
+        crate::run::run(&mut make)?;
+        let digest = Digest::of(&std::fs::read(&file)?);
+        std::fs::rename(&file, self.layers.join(format!("{}.squashfs", digest.hex())))?;
+        Ok(digest)
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// The launcher's own words.
+    pub fn ask(&mut self, request: Request) -> Result<()> {
+        self.seq += 1;
+        self.client.send(&Packet { seq: self.seq, request })?;
+        loop {
+            match self.notices.recv()?.context("the launcher is gone")? {
+                Notice::Done { seq } if seq == self.seq => return Ok(()),
+                Notice::Failed { seq, error } if seq == self.seq => bail!("{error}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until a container ends.
+    ///
+    /// # Errors
+    /// The launcher is gone.
+    pub fn wait_exit(&mut self) -> Result<()> {
+        loop {
+            let notice = self.notices.recv()?.context("the launcher is gone")?;
+            if matches!(notice, Notice::Exited { .. }) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A pod with one container that prints a time stamp and ends.
+    ///
+    /// # Errors
+    /// The launcher's own words.
+    pub fn define_stamp(&mut self, pod: &Name, layer: Digest) -> Result<()> {
+        let container = Name::new("stamp")?;
+        let mut containers = heapless::Vec::new();
+        let _ = containers.push(container.clone());
+        self.ask(Request::CreatePod(Box::new(PodSpec {
+            name: pod.clone(),
+            deployment: Name::new("bench")?,
+            generation: Generation(1),
+            hash: Digest::of(b"bench"),
+            address: Some(Ipv4Addr::new(10, 87, 0, 2)),
+            restart_policy: RestartPolicy::Never,
+            grace_millis: 1_000,
+            containers,
+        })))?;
+        let mut layers = heapless::Vec::new();
+        let _ = layers.push(layer);
+        let words = |words: &[&str]| join_words(words.iter().copied()).context("few words");
+        let spec = ContainerSpec {
+            name: container,
+            args: words(&["/bin/wherry-lion"])?,
+            env: words(&["PATH=/bin", "LION_STAMP=1"])?,
+            working_dir: heapless::String::try_from("/").unwrap_or_default(),
+            uid: 1000,
+            gid: 1000,
+            additional_gids: heapless::Vec::new(),
+            capabilities: 0,
+            cpu_millis: None,
+            memory_bytes: Some(64 << 20),
+            layers,
+            mounts: heapless::Vec::new(),
+            stop_signal: 15,
+        };
+        self.ask(Request::DefineContainer { pod: pod.clone(), spec: Box::new(spec) })
+    }
+
+    /// The reading end of a container's standard output.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn stdout(&self, pod: &Name) -> Result<BufReader<File>> {
+        let path = self.folders.run().join(format!("pods/{pod}/c/stamp/stdout"));
+        // Both ways, so that opening does not wait for a writer.
+        let file = File::options().read(true).write(true).open(&path);
+        Ok(BufReader::new(file.with_context(|| path.display().to_string())?))
+    }
+
+    /// Starts the container; nanoseconds until its first instruction.
+    ///
+    /// # Errors
+    /// The launcher's own words, or no line.
+    pub fn time_start(&mut self, pod: &Name, stdout: &mut BufReader<File>) -> Result<u64> {
+        let begin = crate::observe::monotonic_nanos();
+        let container = Name::new("stamp")?;
+        self.ask(Request::StartContainer { pod: pod.clone(), container })?;
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        self.wait_exit()?;
+        Ok(line.trim().parse::<u64>()?.saturating_sub(begin))
+    }
+}
