@@ -10,5 +10,6 @@ pub mod clock;
 pub mod config;
 pub mod layers;
 pub mod logger;
+pub mod logs;
 pub mod store;
 pub mod subnet;
