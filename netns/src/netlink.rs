@@ -57,7 +57,9 @@ impl NetlinkError {
 fn hint(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM => " (needs CAP_NET_ADMIN)",
-        Errno::EOPNOTSUPP | Errno::ENOENT => " (the kernel may lack an option that README names)",
+        Errno::EOPNOTSUPP | Errno::ENOENT => {
+            " (the kernel may lack BRIDGE, VETH, NF_TABLES_IPV4 or an NFT_… option)"
+        }
         _ => "",
     }
 }

@@ -141,6 +141,12 @@ impl Network {
     /// `route_localnet`, by which 127.0.0.1 reaches published ports; the
     /// nftables table. What is published stays published.
     ///
+    /// Switches ICMP redirects off for the bridge: between a pod and a service
+    /// they would be wrong, and count against the kernel's limit on the ICMP
+    /// errors that refuse UDP. Either of two settings switches them on, so
+    /// that also `net.ipv4.conf.all.send_redirects` is cleared; other
+    /// interfaces go by their own, which stays.
+    ///
     /// # Errors
     /// The kernel refuses, or the bridge's name is another link's.
     pub fn ensure_host(&self, host: &Netlink) -> Result<(), NetworkError> {
@@ -159,7 +165,10 @@ impl Network {
         let via = Via::Link { source: self.gateway };
         route::set_route(host, self.services, &bridge, via)?;
         sysctl::set("ipv4/ip_forward", "1")?;
-        sysctl::set(&format!("ipv4/conf/{}/route_localnet", self.bridge), "1")?;
+        let of_bridge = |name| format!("ipv4/conf/{}/{name}", self.bridge);
+        sysctl::set(&of_bridge("route_localnet"), "1")?;
+        sysctl::set(&of_bridge("send_redirects"), "0")?;
+        sysctl::set("ipv4/conf/all/send_redirects", "0")?;
 
         let chains = ruleset::chains(&self.ground(), &[])?;
         match Netlink::netfilter()?.transact(nft::make_new(&self.bridge, &chains)) {
