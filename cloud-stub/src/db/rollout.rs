@@ -1,0 +1,258 @@
+//! What was issued to which node, and by which rollout.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use wherry_bundle::{Generation, Name};
+
+use super::error::{self, DbError, What};
+use super::node;
+use crate::limits::ROLLOUTS_LISTED_MAX;
+use crate::view::{Rollout, RolloutNode, RolloutState, VersionId};
+
+/// What a node shall run, ordered by application.
+///
+/// # Errors
+/// The database's.
+pub fn assigned(connection: &Connection, node: &Name) -> Result<Vec<VersionId>, DbError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT v.application, v.x || '.' || v.y || '.' || v.z || '.' || v.build
+         FROM assignment a JOIN version v ON v.id = a.version
+         WHERE a.node = ?1 ORDER BY v.application",
+    )?;
+    let rows = statement
+        .query_map([node.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    rows.iter().map(|(application, number)| error::version_id(application, number)).collect()
+}
+
+/// Gives a node another version of the application, or its first.
+///
+/// # Errors
+/// The database's.
+pub fn assign(
+    connection: &Connection,
+    node: &Name,
+    application: &Name,
+    version_row: i64,
+) -> Result<(), DbError> {
+    connection.execute(
+        "INSERT INTO assignment (node, application, version) VALUES (?1, ?2, ?3)
+         ON CONFLICT (node, application) DO UPDATE SET version = excluded.version",
+        params![node.as_str(), application.as_str(), version_row],
+    )?;
+    Ok(())
+}
+
+/// Takes the node's next generation: each is given once.
+///
+/// # Errors
+/// The database's.
+pub fn next_generation(connection: &Connection, node: &Name) -> Result<Generation, DbError> {
+    let last = connection.query_row(
+        "INSERT INTO generation (node, last) VALUES (?1, 1)
+         ON CONFLICT (node) DO UPDATE SET last = last + 1 RETURNING last",
+        [node.as_str()],
+        |row| row.get(0),
+    )?;
+    Ok(Generation(last))
+}
+
+/// Keeps the envelope that replaces the one before.
+///
+/// # Errors
+/// The database's.
+pub fn issue(
+    connection: &Connection,
+    node: &Name,
+    generation: Generation,
+    envelope: &[u8],
+) -> Result<(), DbError> {
+    connection.execute(
+        "INSERT INTO issued (node, generation, envelope) VALUES (?1, ?2, ?3)
+         ON CONFLICT (node) DO UPDATE SET
+         generation = excluded.generation, envelope = excluded.envelope",
+        params![node.as_str(), generation.0, envelope],
+    )?;
+    Ok(())
+}
+
+/// The nodes that something was issued to.
+///
+/// # Errors
+/// The database's.
+pub fn issued_nodes(connection: &Connection) -> Result<Vec<Name>, DbError> {
+    error::names(connection, "SELECT node FROM issued ORDER BY node", [])
+}
+
+/// The newest envelope of a node.
+///
+/// # Errors
+/// The database's.
+pub fn envelope(connection: &Connection, node: &Name) -> Result<Option<Vec<u8>>, DbError> {
+    let sql = "SELECT envelope FROM issued WHERE node = ?1";
+    Ok(connection.query_row(sql, [node.as_str()], |row| row.get(0)).optional()?)
+}
+
+/// Records a rollout and what it issued; its number.
+///
+/// # Errors
+/// The database's.
+pub fn add(
+    connection: &Connection,
+    version: &VersionId,
+    selector: &str,
+    issued: &[(Name, Generation)],
+    now: u64,
+) -> Result<u64, DbError> {
+    let id = connection.query_row(
+        "INSERT INTO rollout (application, number, selector, created_at) VALUES (?1, ?2, ?3, ?4)
+         RETURNING id",
+        params![version.application.as_str(), version.number.to_string(), selector, now],
+        |row| row.get(0),
+    )?;
+    for (node, generation) in issued {
+        connection.execute(
+            "INSERT INTO rollout_node (rollout, node, generation) VALUES (?1, ?2, ?3)",
+            params![id, node.as_str(), generation.0],
+        )?;
+    }
+    Ok(id)
+}
+
+/// The newest first, of one application or of all, with the state of each
+/// node.
+///
+/// # Errors
+/// The database's.
+pub fn list(
+    connection: &Connection,
+    application: Option<&Name>,
+    limit: u32,
+) -> Result<Vec<Rollout>, DbError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM rollout WHERE ?1 IS NULL OR application = ?1 ORDER BY id DESC LIMIT ?2",
+    )?;
+    let limit = limit.min(ROLLOUTS_LISTED_MAX);
+    let ids = statement
+        .query_map(params![application.map(Name::as_str), limit], |row| row.get::<_, u64>(0))?
+        .collect::<Result<Vec<_>, _>>()?;
+    ids.into_iter().map(|id| show(connection, id)).collect()
+}
+
+/// # Errors
+/// [`DbError::NotFound`].
+pub fn show(connection: &Connection, id: u64) -> Result<Rollout, DbError> {
+    let (application, number, selector, created_at): (String, String, String, u64) = connection
+        .query_row(
+            "SELECT application, number, selector, created_at FROM rollout WHERE id = ?1",
+            [id],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .optional()?
+        .ok_or_else(|| DbError::not_found(What::Rollout, id))?;
+    let mut statement = connection.prepare_cached(
+        "SELECT node, generation FROM rollout_node WHERE rollout = ?1 ORDER BY node",
+    )?;
+    let rows = statement
+        .query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    let nodes = rows
+        .into_iter()
+        .map(|(name, generation)| {
+            let node = node::show(connection, &error::name(&name)?)?;
+            Ok(rollout_node(node, Generation(generation)))
+        })
+        .collect::<Result<_, DbError>>()?;
+    let version = error::version_id(&application, &number)?;
+    Ok(Rollout { id: Some(id), version, selector, created_at, nodes })
+}
+
+/// How far `node` is with `wanted`.
+#[must_use]
+pub fn rollout_node(node: crate::view::Node, wanted: Generation) -> RolloutNode {
+    RolloutNode {
+        state: state(&node, wanted),
+        generation_wanted: wanted,
+        generation: node.generation,
+        phase: node.phase,
+        refused: node.refused,
+        online: node.online,
+        last_seen: node.last_seen,
+        pods_available: node.pods_available,
+        pods_total: node.pods_total,
+        name: node.name,
+    }
+}
+
+fn state(node: &crate::view::Node, wanted: Generation) -> RolloutState {
+    use wherry_bundle::message::Phase;
+    if node.generation_wanted > wanted {
+        return RolloutState::Superseded;
+    }
+    if node.generation < wanted {
+        // 0: not even the generation of what was refused could be trusted.
+        let refused = node.refused.as_ref();
+        let ours = refused.is_some_and(|r| r.generation == wanted || r.generation.0 == 0);
+        return if ours { RolloutState::Refused } else { RolloutState::Issued };
+    }
+    match node.phase {
+        Some(Phase::Running) => RolloutState::Done,
+        Some(Phase::Empty | Phase::Fetching { .. } | Phase::Rolling { .. }) | None => {
+            RolloutState::UnderWay
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wherry_bundle::message::{Phase, Refused, Status};
+
+    use super::*;
+    use crate::db::node::tests::{name, new_node, online, with_node};
+
+    #[test]
+    fn a_generation_is_given_once_even_after_the_node_was_removed() {
+        let (_dir, db) = with_node();
+        let next = || db.write(|tx| next_generation(tx, &name("gw-1"))).unwrap().0;
+        assert_eq!((next(), next()), (1, 2));
+        db.write(|tx| node::remove(tx, &name("gw-1"))).unwrap();
+        db.write(|tx| node::add(tx, &new_node("gw-1"), 1)).unwrap();
+        assert_eq!(next(), 3);
+    }
+
+    #[test]
+    fn how_far_a_rollout_is() {
+        let (_dir, db) = with_node();
+        let version: VersionId = "shop@1.0.0.1".parse().unwrap();
+        let roll = |generation| {
+            db.write(|tx| {
+                issue(tx, &name("gw-1"), Generation(generation), b"envelope")?;
+                add(tx, &version, "*", &[(name("gw-1"), Generation(generation))], 5)
+            })
+        };
+        let first = roll(1).unwrap();
+        let state = |id| db.read(|c| show(c, id)).unwrap().nodes[0].state;
+        let said = |status: Status| {
+            db.write(|tx| node::set_status(tx, &name("gw-1"), &status, false, 9)).unwrap()
+        };
+        let refusing = |refused: u64| {
+            let Status::Online(mut status) = online(0, Phase::Empty) else { unreachable!() };
+            status.refused = Some(Refused { generation: Generation(refused), reason: "no".into() });
+            Status::Online(status)
+        };
+        assert_eq!(state(first), RolloutState::Issued);
+        said(refusing(7));
+        assert_eq!(state(first), RolloutState::Issued, "it refused another one");
+        said(refusing(1));
+        assert_eq!(state(first), RolloutState::Refused);
+        said(online(1, Phase::Fetching { bytes_done: 1, bytes_total: 2 }));
+        assert_eq!(state(first), RolloutState::UnderWay);
+        said(online(1, Phase::Running));
+        assert_eq!(state(first), RolloutState::Done);
+        let second = roll(2).unwrap();
+        assert_eq!(state(first), RolloutState::Superseded);
+        assert_eq!(state(second), RolloutState::Issued);
+        let list = db.read(|c| list(c, Some(&name("shop")), 10)).unwrap();
+        assert_eq!(list.iter().map(|r| r.id).collect::<Vec<_>>(), [Some(second), Some(first)]);
+        assert!(db.read(|c| show(c, 99)).is_err());
+    }
+}

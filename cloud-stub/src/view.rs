@@ -1,0 +1,281 @@
+//! What the API answers and `-o json` prints.
+//!
+//! Times are milliseconds since 1970 by the cloud's clock, unless they are
+//! inside what a node said. Never here: how any of it is stored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use wherry_bundle::message::{ContainerState, Event, LogLine, Phase, PodPhase, PodStatus, Refused};
+use wherry_bundle::{BuildVersion, Digest, Generation, Name};
+
+use crate::version::ProductType;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Customer {
+    pub name: Name,
+    pub projects: Vec<Name>,
+    pub created_at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    pub name: Name,
+    pub customer: Name,
+    pub nodes: Vec<Name>,
+    pub applications: Vec<Name>,
+    pub created_at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    pub name: Name,
+    pub project: Name,
+    /// Oldest first.
+    pub versions: Vec<BuildVersion>,
+    pub created_at: u64,
+}
+
+/// A version that was given to a node, or that a rollout brings.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionId {
+    pub application: Name,
+    pub number: BuildVersion,
+}
+
+impl std::fmt::Display for VersionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.application, self.number)
+    }
+}
+
+impl std::str::FromStr for VersionId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is no version: write APPLICATION@X.Y.Z.N");
+        let (application, number) = text.split_once('@').ok_or_else(bad)?;
+        Ok(Self {
+            application: application.parse().map_err(|error| format!("{error}"))?,
+            number: number.parse().map_err(|error| format!("{error}"))?,
+        })
+    }
+}
+
+/// One line of `node list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: Name,
+    pub project: Name,
+    pub product_type: ProductType,
+    pub architecture: String,
+    pub labels: BTreeMap<String, String>,
+    pub created_at: u64,
+    pub online: bool,
+    /// When it last said anything.
+    pub last_seen: Option<u64>,
+    pub offline_since: Option<u64>,
+    /// The newest that was issued to it; 0 is none yet.
+    pub generation_wanted: Generation,
+    /// What the node says that it works towards.
+    pub generation: Generation,
+    pub phase: Option<Phase>,
+    pub refused: Option<Refused>,
+    pub pods_available: u32,
+    pub pods_total: u32,
+}
+
+/// `node show`: everything that is known of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDetail {
+    #[serde(flatten)]
+    pub node: Node,
+    /// What was given to it.
+    pub applications: Vec<VersionId>,
+    pub wherry_version: Option<String>,
+    pub kernel: Option<String>,
+    /// What the node itself says that it is.
+    pub reported_architecture: Option<String>,
+    pub uptime_seconds: Option<u64>,
+    /// The last ones that the node reported; of an offline node too.
+    pub pods: Vec<PodStatus>,
+    /// The newest event that tells of something going wrong.
+    pub last_error: Option<Event>,
+    pub events_waiting: u32,
+    /// Dropped on the node for want of room.
+    pub events_dropped: u64,
+    /// Numbers that never arrived here.
+    pub events_missing: u64,
+}
+
+/// The answer to `node add`: the only one that holds the token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAdded {
+    pub name: Name,
+    /// The node's password at the broker.
+    pub token: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    pub reference: String,
+    pub architecture: String,
+    pub digest: Digest,
+    pub layers: usize,
+    /// Of all its squashfs files.
+    pub size_bytes: u64,
+    pub imported_at: u64,
+    pub used_by: Vec<VersionId>,
+}
+
+/// One image of an import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageImported {
+    pub reference: String,
+    pub architecture: String,
+    pub digest: Digest,
+    pub layers: usize,
+    /// Layers that the cloud did not have before.
+    pub layers_new: usize,
+    pub size_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    #[serde(flatten)]
+    pub id: VersionId,
+    pub description: String,
+    pub product_type: ProductType,
+    pub components: Vec<Name>,
+    pub images: Vec<VersionImage>,
+    /// Nodes that were given this version.
+    pub nodes: Vec<Name>,
+    pub created_at: u64,
+}
+
+/// An image as it was when the version was created.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionImage {
+    pub reference: String,
+    pub architecture: String,
+    pub digest: Digest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Absent in the answer to a dry run.
+    pub id: Option<u64>,
+    #[serde(flatten)]
+    pub version: VersionId,
+    pub selector: String,
+    pub created_at: u64,
+    pub nodes: Vec<RolloutNode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutNode {
+    pub name: Name,
+    pub state: RolloutState,
+    /// The generation that this rollout issued.
+    pub generation_wanted: Generation,
+    pub generation: Generation,
+    pub phase: Option<Phase>,
+    pub refused: Option<Refused>,
+    pub online: bool,
+    pub last_seen: Option<u64>,
+    pub pods_available: u32,
+    pub pods_total: u32,
+}
+
+/// How far a rollout is on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutState {
+    /// Issued; the node has not taken it up, or never said anything.
+    Issued,
+    /// Taken up, not all pods are available.
+    UnderWay,
+    Done,
+    /// The node says why in `refused`.
+    Refused,
+    /// A newer generation was issued since.
+    Superseded,
+}
+
+/// What a rollout is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutRequest {
+    pub version: VersionId,
+    pub nodes: String,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// One line of a log stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum LogItem {
+    Line(LogLine),
+    /// So many messages of lines were lost on the way.
+    Gap {
+        messages: u32,
+    },
+    /// The last item; with what went wrong, if anything did.
+    End {
+        error: Option<String>,
+    },
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// All that is wrong, when it is more than one thing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// Whether the pod counts as available.
+#[must_use]
+pub fn is_available(pod: &PodStatus) -> bool {
+    pod.phase == PodPhase::Available
+}
+
+/// A phase in a few words.
+#[must_use]
+pub fn phase_text(phase: &Phase) -> String {
+    match phase {
+        Phase::Empty => "empty".into(),
+        Phase::Fetching { bytes_done, bytes_total } => {
+            format!("fetching {bytes_done}/{bytes_total} bytes")
+        }
+        Phase::Rolling { pods_done, pods_total } => format!("rolling {pods_done}/{pods_total}"),
+        Phase::Running => "running".into(),
+    }
+}
+
+/// A container's state in a few words.
+#[must_use]
+pub fn container_text(state: ContainerState) -> String {
+    match state {
+        ContainerState::Waiting => "waiting".into(),
+        ContainerState::Running { pid, .. } => format!("running (pid {pid})"),
+        ContainerState::Exited => "exited".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_reads_back() {
+        let id: VersionId = "shop@1.4.0.2".parse().unwrap();
+        assert_eq!(id.to_string(), "shop@1.4.0.2");
+        for bad in ["shop", "shop@1.4.0", "Shop@1.4.0.2", "@1.4.0.2", "shop@"] {
+            assert!(bad.parse::<VersionId>().is_err(), "{bad}");
+        }
+    }
+}
