@@ -153,6 +153,32 @@ impl AgentHandle {
         self.inbox.put(|inputs| inputs.want = Some(layers));
     }
 
+    /// The broker may forget this message. A token of a former connection is
+    /// ignored: the broker sends that message again.
+    pub fn ack_desired(&self, token: AckToken) {
+        self.inbox.put(|inputs| inputs.confirmed.push(token));
+    }
+
+    /// For threads that send log lines and replies.
+    #[must_use]
+    pub fn uplink(&self) -> AgentUplink {
+        AgentUplink { inbox: Arc::clone(&self.inbox) }
+    }
+
+    /// Publishes the status `Offline`, disconnects and ends the thread.
+    /// Waits for that, but never longer than a few seconds. Dropping the
+    /// handle does the same.
+    pub fn shutdown(self) {}
+}
+
+/// Sends what is sent once. After the agent's end, messages are taken until
+/// the queue is full, and go nowhere.
+#[derive(Clone, Debug)]
+pub struct AgentUplink {
+    inbox: Arc<Inbox>,
+}
+
+impl AgentUplink {
     /// # Errors
     /// [`SendError::Full`]: try again later, the cloud sees no gap then.
     pub fn log(&self, chunk: &LogChunk) -> Result<(), SendError> {
@@ -167,21 +193,10 @@ impl AgentHandle {
         self.push(Topic::Reply, reply.to_bytes()?)
     }
 
-    /// The broker may forget this message. A token of a former connection is
-    /// ignored: the broker sends that message again.
-    pub fn ack_desired(&self, token: AckToken) {
-        self.inbox.put(|inputs| inputs.confirmed.push(token));
-    }
-
     fn push(&self, topic: Topic, payload: Vec<u8>) -> Result<(), SendError> {
         let fits = self.inbox.put(|inputs| inputs.push(Uplink { topic, payload }));
         if fits { Ok(()) } else { Err(SendError::Full) }
     }
-
-    /// Publishes the status `Offline`, disconnects and ends the thread.
-    /// Waits for that, but never longer than a few seconds. Dropping the
-    /// handle does the same.
-    pub fn shutdown(self) {}
 }
 
 impl Drop for AgentHandle {
