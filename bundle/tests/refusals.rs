@@ -151,3 +151,15 @@ fn a_pod_hash_changes_with_what_the_pod_is_made_of_only() {
         b.configs[0].files.insert("lion.properties".into(), b"mane=short\n".to_vec());
     }));
 }
+
+#[test]
+fn what_the_node_kept_opens_without_its_key() {
+    let bytes = sealed();
+    let own = sample::name("gw-1");
+    assert_eq!(envelope::open_kept(&bytes, &own).unwrap(), sample::bundle());
+    let other = sample::name("gw-2");
+    assert!(matches!(envelope::open_kept(&bytes, &other), Err(EnvelopeError::OtherNode { .. })));
+    for cut in [0, 10, 77, bytes.len() - 1] {
+        assert!(envelope::open_kept(&bytes[..cut], &own).is_err(), "cut at {cut}");
+    }
+}
