@@ -304,7 +304,7 @@ fn logs_and_replies_arrive_in_order_over_a_lost_connection() {
     let node = Node::start(&disk, &broker);
     node.wait_connected();
     let send = |seq: u32| {
-        while let Err(error) = node.agent().log(&log_chunk(seq)) {
+        while let Err(error) = node.agent().uplink().log(&log_chunk(seq)) {
             assert_eq!(error, SendError::Full);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -313,7 +313,7 @@ fn logs_and_replies_arrive_in_order_over_a_lost_connection() {
     broker.down();
     node.next(|event| matches!(event, AgentEvent::Disconnected(_)).then_some(()));
     (50..60).for_each(send);
-    node.agent().reply(&Reply { id: 1, result: Ok("60 chunks".into()) }).unwrap();
+    node.agent().uplink().reply(&Reply { id: 1, result: Ok("60 chunks".into()) }).unwrap();
     broker.up();
     let mut seqs = Vec::new();
     while seqs.last() != Some(&59) {
