@@ -8,25 +8,25 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// Bits of the network part: a larger subnet is of no use to 128 pods, a
-/// smaller one has too few addresses for them.
-pub const PREFIX_MIN: u8 = 16;
-pub const PREFIX_MAX: u8 = 23;
+/// Bits of the network part. Not to be chosen: the reconciler gives out host
+/// numbers of half a /16, an address that was just given back last.
+pub const PREFIX: u8 = 16;
+/// Addresses in either half.
+const HALF: u32 = 1 << (31 - PREFIX);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet {
     base: Ipv4Addr,
-    prefix: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
     #[error("`{0}` is not a subnet: write it as 10.87.0.0/16")]
     Form(String),
-    #[error("/{0} is not possible: use /{PREFIX_MIN} to /{PREFIX_MAX}")]
+    #[error("/{0} is not possible: use a /{PREFIX}")]
     Prefix(u8),
-    #[error("{base} is not the first address of a /{prefix}: that is {first}")]
-    Base { base: Ipv4Addr, prefix: u8, first: Ipv4Addr },
+    #[error("{base} is not the first address of a /{PREFIX}: that is {first}")]
+    Base { base: Ipv4Addr, first: Ipv4Addr },
 }
 
 impl Subnet {
@@ -35,17 +35,12 @@ impl Subnet {
         self.base
     }
 
-    #[must_use]
-    pub fn prefix(&self) -> u8 {
-        self.prefix
-    }
-
     /// The address of the pod with host number `number`; `None` when the
     /// pods' half has no such number. 0 is the network, 1 the bridge.
     #[must_use]
     pub fn pod(&self, number: u16) -> Option<Ipv4Addr> {
         let number = u32::from(number);
-        let usable = number >= 2 && number < self.half() - 1;
+        let usable = number >= 2 && number < HALF - 1;
         usable.then(|| Ipv4Addr::from(u32::from(self.base) + number))
     }
 
@@ -53,8 +48,8 @@ impl Subnet {
     #[must_use]
     pub fn service(&self, number: u16) -> Option<Ipv4Addr> {
         let number = u32::from(number);
-        let usable = number >= 1 && number < self.half() - 1;
-        usable.then(|| Ipv4Addr::from(u32::from(self.base) + self.half() + number))
+        let usable = number >= 1 && number < HALF - 1;
+        usable.then(|| Ipv4Addr::from(u32::from(self.base) + HALF + number))
     }
 
     /// The host number of a pod's address.
@@ -64,21 +59,17 @@ impl Subnet {
         let number = u16::try_from(number).ok()?;
         self.pod(number).map(|_| number)
     }
-
-    fn half(&self) -> u32 {
-        1 << (31 - u32::from(self.prefix))
-    }
 }
 
 impl Default for Subnet {
     fn default() -> Self {
-        Self { base: Ipv4Addr::new(10, 87, 0, 0), prefix: 16 }
+        Self { base: Ipv4Addr::new(10, 87, 0, 0) }
     }
 }
 
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.prefix)
+        write!(f, "{}/{PREFIX}", self.base)
     }
 }
 
@@ -90,15 +81,11 @@ impl FromStr for Subnet {
         let (base, prefix) = text.split_once('/').ok_or_else(form)?;
         let base: Ipv4Addr = base.parse().map_err(|_| form())?;
         let prefix: u8 = prefix.parse().map_err(|_| form())?;
-        if !(PREFIX_MIN..=PREFIX_MAX).contains(&prefix) {
+        if prefix != PREFIX {
             return Err(SubnetError::Prefix(prefix));
         }
-        let first = Ipv4Addr::from(u32::from(base) & (u32::MAX << (32 - u32::from(prefix))));
-        if first == base {
-            Ok(Self { base, prefix })
-        } else {
-            Err(SubnetError::Base { base, prefix, first })
-        }
+        let first = Ipv4Addr::from(u32::from(base) & (u32::MAX << (32 - PREFIX)));
+        if first == base { Ok(Self { base }) } else { Err(SubnetError::Base { base, first }) }
     }
 }
 
@@ -120,10 +107,8 @@ mod tests {
         for other in [[10, 87, 0, 1], [10, 87, 128, 1], [10, 88, 0, 2], [10, 86, 0, 2]] {
             assert_eq!(subnet.pod_number(Ipv4Addr::from(other)), None);
         }
-        let small: Subnet = "192.168.6.0/23".parse().unwrap();
-        assert_eq!(small.pod(254), Some(Ipv4Addr::new(192, 168, 6, 254)));
-        assert_eq!(small.pod(255), None);
-        assert_eq!(small.service(254), Some(Ipv4Addr::new(192, 168, 7, 254)));
+        let other: Subnet = "172.20.0.0/16".parse().unwrap();
+        assert_eq!(other.pod(254), Some(Ipv4Addr::new(172, 20, 0, 254)));
     }
 
     #[test]
@@ -131,7 +116,7 @@ mod tests {
         for (text, says) in [
             ("10.87.0.0", "write it as"),
             ("10.87.0.0/33", "/33 is not possible"),
-            ("10.87.0.0/24", "use /16 to /23"),
+            ("10.87.0.0/24", "use a /16"),
             ("10.87.4.0/16", "that is 10.87.0.0"),
             ("fe80::/16", "write it as"),
         ] {
