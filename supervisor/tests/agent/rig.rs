@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,7 +95,9 @@ pub struct Cloud {
 impl Cloud {
     /// Reconnects for ever, as long as the test lives.
     pub fn connect(broker: &Broker) -> Self {
-        let mut options = MqttOptions::new("cloud", "127.0.0.1", broker.port);
+        static CLOUDS: AtomicU32 = AtomicU32::new(0);
+        let id = format!("cloud-{}", CLOUDS.fetch_add(1, Ordering::Relaxed));
+        let mut options = MqttOptions::new(id, "127.0.0.1", broker.port);
         options.set_max_packet_size(1 << 20, 1 << 20).set_clean_session(false);
         let (client, mut connection) = Client::new(options, 64);
         let (sender, incoming) = mpsc::channel();
@@ -144,7 +147,10 @@ impl Cloud {
     /// The next message on `topic`; others are skipped.
     #[track_caller]
     pub fn next<M: Message>(&self, topic: Topic) -> M {
-        self.next_within(topic, PATIENCE).unwrap_or_else(|| panic!("nothing came on {topic:?}"))
+        match self.next_within(topic, PATIENCE) {
+            Some(message) => message,
+            None => panic!("nothing came on {topic:?}"),
+        }
     }
 
     pub fn next_within<M: Message>(&self, topic: Topic, patience: Duration) -> Option<M> {
