@@ -3,13 +3,14 @@
 //!
 //! A serial is never used twice. A pod's address is used again as late as
 //! possible, since peers may still have the old pod in their neighbour tables.
-//! A service's address stays while the deployment is remembered. Knows no
-//! subnet: turning a number into an address is the executor's.
+//! A service's address follows from the deployment's name, so that it stays
+//! the same even if the ledger is lost under running programs that looked it
+//! up. Knows no subnet: turning a number into an address is the executor's.
 
 use std::collections::BTreeSet;
 
-use wherry_bundle::Name;
 use wherry_bundle::limits::{DEPLOYMENTS_MAX, PODS_MAX};
+use wherry_bundle::{Digest, Name};
 
 use crate::ledger::{DeploymentLedger, Ledger};
 use crate::model::{Desired, Observed};
@@ -81,9 +82,18 @@ fn remember<'a>(ledger: &'a mut Ledger, deployment: &Name) -> &'a mut Deployment
 fn give_service_address(ledger: &mut Ledger, deployment: &Name) {
     let used: BTreeSet<u16> =
         ledger.deployments.values().filter_map(|entry| entry.service_address).collect();
-    let free = (SERVICE_HOST_MIN..=SERVICE_HOST_MAX).find(|number| !used.contains(number));
     let entry = remember(ledger, deployment);
-    entry.service_address = entry.service_address.or(free);
+    if entry.service_address.is_none() {
+        let preferred = preferred_service_address(deployment);
+        let mut numbers = (preferred..=SERVICE_HOST_MAX).chain(SERVICE_HOST_MIN..preferred);
+        entry.service_address = numbers.find(|number| !used.contains(number));
+    }
+}
+
+/// Where the search for a free service address begins.
+fn preferred_service_address(deployment: &Name) -> u16 {
+    let [high, low, ..] = Digest::of(deployment.as_str().as_bytes()).0;
+    SERVICE_HOST_MIN.saturating_add(u16::from_be_bytes([high, low]) % SERVICE_HOST_MAX)
 }
 
 fn forget(desired: &Desired, observed: &Observed, ledger: &mut Ledger) {
@@ -158,12 +168,31 @@ mod tests {
     }
 
     #[test]
-    fn service_addresses_stay() {
+    fn service_addresses_follow_from_names() {
         let mut ledger = Ledger::default();
         for deployment in ["b", "a", "b"] {
             give_service_address(&mut ledger, &name(deployment));
         }
-        assert_eq!(ledger.deployments[&name("b")].service_address, Some(1));
-        assert_eq!(ledger.deployments[&name("a")].service_address, Some(2));
+        let of = |ledger: &Ledger, d: &str| ledger.deployments[&name(d)].service_address;
+        let mut lost = Ledger::default();
+        for deployment in ["a", "b"] {
+            give_service_address(&mut lost, &name(deployment));
+            assert!(of(&ledger, deployment).is_some());
+            assert_eq!(of(&ledger, deployment), of(&lost, deployment));
+        }
+        assert_ne!(of(&ledger, "a"), of(&ledger, "b"));
+    }
+
+    #[test]
+    fn no_two_services_share_an_address() {
+        let mut ledger = Ledger::default();
+        // Some 500 pairs of these want the same one.
+        for i in 0..6_000 {
+            give_service_address(&mut ledger, &name(&format!("d{i}")));
+        }
+        let given: BTreeSet<u16> =
+            ledger.deployments.values().filter_map(|entry| entry.service_address).collect();
+        assert_eq!(given.len(), 6_000);
+        assert!(given.iter().all(|number| (SERVICE_HOST_MIN..=SERVICE_HOST_MAX).contains(number)));
     }
 }

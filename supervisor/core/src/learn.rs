@@ -10,7 +10,7 @@ use wherry_bundle::message::{EventKind, Exit};
 use crate::draft::Draft;
 use crate::ledger::{Attempts, ContainerLedger, Ledger, Planned, PodLedger, Stopping};
 use crate::model::{Action, Desired, Millis, ObservedContainer, ObservedPod};
-use crate::pods;
+use crate::{pods, publish};
 
 /// To be called once a plan, before anything is decided. Afterwards the
 /// ledger has every observed pod and every planned one, and no other.
@@ -33,6 +33,7 @@ pub(crate) fn learn(desired: &Desired, ledger: &mut Ledger, draft: &mut Draft<'_
         let workload = desired.workloads.get(&pod.deployment);
         let min_ready = workload.map(|w| w.min_ready).unwrap_or_default();
         subject.learn_availability(min_ready, entry, draft);
+        subject.learn_published(entry, draft);
     }
     learn_failures(ledger, draft);
 }
@@ -153,6 +154,19 @@ impl Subject<'_> {
         if !self.adopted {
             draft.notice(EventKind::PodAvailable, self.name.as_str(), "available");
         }
+    }
+
+    /// A pod may lose its place in the service just before it is to stop; it
+    /// is drained all the same.
+    fn learn_published(&self, entry: &mut PodLedger, draft: &Draft<'_>) {
+        if draft.observed.publication.is_none() {
+            return;
+        }
+        let published = self.pod.address.is_some_and(|a| publish::leads_to(a, draft.observed));
+        if entry.published && !published {
+            entry.unpublished_at = Some(draft.now);
+        }
+        entry.published = published;
     }
 }
 

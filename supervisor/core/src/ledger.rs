@@ -56,6 +56,10 @@ pub struct PodLedger {
     /// The start (of its last container to start) since which it counts as
     /// available; another start means that it has to earn that anew.
     pub available_since: Option<Millis>,
+    /// Connections are led to it.
+    pub published: bool,
+    /// When that was last found to have ended.
+    pub unpublished_at: Option<Millis>,
     /// A person asked for another in its place.
     pub replace: bool,
     pub stopping: Option<Stopping>,

@@ -76,8 +76,9 @@ pub struct Observed {
     pub pods: BTreeMap<Name, ObservedPod>,
     /// Layers whose files are whole and verified.
     pub layers: BTreeSet<Digest>,
-    /// What the kernel publishes; `None` when that is not known, as after a
-    /// restart of the supervisor.
+    /// What the kernel publishes; `None` when that is not known: after a
+    /// restart of the supervisor, and after a `Publish` that failed, since it
+    /// may have been done in part.
     pub publication: Option<Publication>,
     /// The layers that the agent was last told to fetch; empty when it knows
     /// of none, as after a restart of the supervisor.

@@ -10,7 +10,7 @@ use wherry_bundle::Name;
 
 use crate::draft::Draft;
 use crate::ledger::{Attempts, Ledger};
-use crate::model::{Action, Desired, Publication, Service};
+use crate::model::{Action, Desired, Observed, Publication, Service};
 use crate::pods::Pod;
 
 /// What should be published with `pods` as they are.
@@ -48,6 +48,23 @@ pub(crate) fn publish(wanted: Publication, ledger: &mut Ledger, draft: &mut Draf
     }
     ledger.publish.count = ledger.publish.count.saturating_add(1);
     draft.act(Action::Publish { publication: wanted });
+}
+
+/// The kernel leads connections to `address`, or is about to.
+pub(crate) fn leads_to(address: u16, observed: &Observed) -> bool {
+    let leads = |publication: &Publication| {
+        publication.services.values().any(|service| service.pods.contains(&address))
+    };
+    observed.publication.as_ref().is_some_and(leads)
+        || observed.in_flight.iter().any(|action| match action {
+            Action::Publish { publication } => leads(publication),
+            Action::Fetch { .. }
+            | Action::CreatePod { .. }
+            | Action::StartContainer { .. }
+            | Action::TerminatePod { .. }
+            | Action::KillPod { .. }
+            | Action::RemovePod { .. } => false,
+        })
 }
 
 fn is_publishing(draft: &Draft<'_>) -> bool {

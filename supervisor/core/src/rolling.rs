@@ -16,6 +16,8 @@
 //!   stopped for its sake.
 //! - A pod whose hash is the desired one is stopped only to scale down.
 
+use std::cmp::Reverse;
+
 use wherry_bundle::Name;
 use wherry_bundle::model::Strategy;
 
@@ -36,22 +38,29 @@ pub(crate) struct Decision {
 /// Decides for `pods`, which are all those of the deployment.
 pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> Decision {
     let mut decision = Decision::default();
-    let (current, others): (Vec<&Pod>, Vec<&Pod>) =
-        pods.iter().copied().partition(|pod| pod.is_current(workload));
-    let (stopping, old): (Vec<&Pod>, Vec<&Pod>) =
-        others.into_iter().partition(|pod| pod.stopping.is_some());
-    let (plans, old): (Vec<&Pod>, Vec<&Pod>) = old.into_iter().partition(|p| p.is_mere_plan());
-    decision.drop.extend(plans.iter().map(|pod| pod.name.clone()));
+    let (plans, made): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().copied().partition(|pod| pod.is_mere_plan());
+    let (plans, stale): (Vec<&Pod>, Vec<&Pod>) =
+        plans.into_iter().partition(|pod| pod.is_current(workload));
+    decision.drop.extend(stale.iter().map(|pod| pod.name.clone()));
+    let (stopping, staying): (Vec<&Pod>, Vec<&Pod>) =
+        made.into_iter().partition(|pod| pod.stopping.is_some());
+    let (current, old): (Vec<&Pod>, Vec<&Pod>) =
+        staying.into_iter().partition(|pod| pod.is_current(workload));
     let current = scale_down(workload, current, &mut decision);
 
     let bounds = Bounds::of(workload);
     let placed = stopping.iter().filter(|pod| bounds.exclusive || keeps_its_place(pod)).count();
-    let missing = usize::from(workload.replicas).saturating_sub(current.len());
     let present = current.len() + old.len() + placed;
-    decision.create = missing.min(bounds.pods_max.saturating_sub(present));
-    if bounds.recreate && (!old.is_empty() || placed > 0) {
-        decision.create = 0;
-    }
+    let missing = usize::from(workload.replicas).saturating_sub(current.len());
+    let may_come = if bounds.recreate && (!old.is_empty() || placed > 0) {
+        0
+    } else {
+        missing.min(bounds.pods_max.saturating_sub(present))
+    };
+    // A plan of an older bundle has no right to a place that is no longer there.
+    decision.drop.extend(plans.iter().skip(may_come).map(|pod| pod.name.clone()));
+    decision.create = may_come.saturating_sub(plans.len());
 
     let available = |pods: &[&Pod]| pods.iter().filter(|pod| pod.available).count();
     let (current_up, old_up) = (available(&current), available(&old));
@@ -103,22 +112,17 @@ impl Bounds {
     }
 }
 
-/// Takes what is too many out of `current`: mere plans first, then what is
-/// not available, then the youngest.
+/// Takes what is too many out of `current`: first what is not available, then
+/// the youngest.
 fn scale_down<'a>(
     workload: &Workload,
     mut current: Vec<&'a Pod>,
     decision: &mut Decision,
 ) -> Vec<&'a Pod> {
-    current.sort_by_key(|pod| {
-        (!pod.is_mere_plan(), pod.available, std::cmp::Reverse(pod.name.pod_serial()))
-    });
+    current.sort_by_key(|pod| (pod.available, pod.present, Reverse(pod.name.pod_serial())));
     let excess = current.len().saturating_sub(usize::from(workload.replicas));
     let kept = current.split_off(excess);
-    for pod in current {
-        let list = if pod.is_mere_plan() { &mut decision.drop } else { &mut decision.stop };
-        list.push(pod.name.clone());
-    }
+    decision.stop.extend(current.iter().map(|pod| pod.name.clone()));
     kept
 }
 

@@ -9,8 +9,9 @@ use wherry_bundle::Name;
 
 use crate::draft::Draft;
 use crate::ledger::{Attempts, PodLedger, Stopping};
-use crate::model::{Action, Millis, Observed, Publication};
+use crate::model::{Action, Millis};
 use crate::pods::Pod;
+use crate::publish;
 
 /// After new connections stopped coming: time for those under way to be
 /// accepted and answered.
@@ -23,7 +24,7 @@ pub const UNPUBLISH_MAX: Millis = Millis(30_000);
 /// Puts a pod on its way out; nothing happens if it is already.
 pub(crate) fn begin(pod: &Pod, entry: &mut PodLedger, draft: &Draft<'_>) {
     if entry.stopping.is_none() {
-        entry.stopping = Some(first_stage(pod, draft));
+        entry.stopping = Some(first_stage(pod, entry, draft));
         entry.attempts = Attempts::default();
     }
 }
@@ -42,18 +43,16 @@ pub(crate) fn advance(pod: &Pod, grace: Millis, entry: &mut PodLedger, draft: &m
     }
 }
 
-fn first_stage(pod: &Pod, draft: &Draft<'_>) -> Stopping {
-    match pod.address {
-        // Unknown is not "no": the kernel may have kept it published while
-        // the supervisor was away.
-        Some(address)
-            if draft.observed.publication.is_none() || is_published(address, draft.observed) =>
-        {
-            Stopping::Unpublishing { give_up_at: draft.now.saturating_add(UNPUBLISH_MAX) }
-        }
-        // Passed at once.
-        Some(_) | None => Stopping::Draining { until: draft.now },
+fn first_stage(pod: &Pod, entry: &PodLedger, draft: &Draft<'_>) -> Stopping {
+    let (observed, now) = (draft.observed, draft.now);
+    // Unknown is not "no": the kernel may have kept it published while the
+    // supervisor was away.
+    let may_be = |address| observed.publication.is_none() || publish::leads_to(address, observed);
+    if pod.address.is_some_and(may_be) {
+        return Stopping::Unpublishing { give_up_at: now.saturating_add(UNPUBLISH_MAX) };
     }
+    let drained = entry.unpublished_at.map(|at| at.saturating_add(DRAIN));
+    Stopping::Draining { until: drained.unwrap_or(now) }
 }
 
 fn next_stage(stage: Stopping, pod: &Pod, grace: Millis, draft: &Draft<'_>) -> Option<Stopping> {
@@ -64,7 +63,7 @@ fn next_stage(stage: Stopping, pod: &Pod, grace: Millis, draft: &Draft<'_>) -> O
     match stage {
         Stopping::Unpublishing { give_up_at } => {
             let known = draft.observed.publication.is_some();
-            let published = pod.address.is_some_and(|a| is_published(a, draft.observed));
+            let published = pod.address.is_some_and(|a| publish::leads_to(a, draft.observed));
             if known && !published {
                 Some(Stopping::Draining { until: now.saturating_add(DRAIN) })
             } else {
@@ -105,21 +104,4 @@ fn ask(stage: Stopping, name: &Name, present: bool, entry: &mut PodLedger, draft
             draft.attempt(&mut entry.attempts, Action::RemovePod { pod });
         }
     }
-}
-
-/// The kernel leads connections to `address`, or is about to.
-fn is_published(address: u16, observed: &Observed) -> bool {
-    let leads = |publication: &Publication| {
-        publication.services.values().any(|service| service.pods.contains(&address))
-    };
-    observed.publication.as_ref().is_some_and(leads)
-        || observed.in_flight.iter().any(|action| match action {
-            Action::Publish { publication } => leads(publication),
-            Action::Fetch { .. }
-            | Action::CreatePod { .. }
-            | Action::StartContainer { .. }
-            | Action::TerminatePod { .. }
-            | Action::KillPod { .. }
-            | Action::RemovePod { .. } => false,
-        })
 }

@@ -1,0 +1,419 @@
+//! What must hold for every plan, reckoned from the outside: from what is
+//! observed and what was asked for, not from the reconciler's own helpers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::message::{EventKind, Exit};
+use wherry_bundle::model::{RestartPolicy, Strategy};
+use wherry_bundle::{Digest, Generation, Name};
+use wherry_core::ledger::{Planned, Stopping};
+use wherry_core::stopping::{DRAIN, UNPUBLISH_MAX};
+use wherry_core::{
+    Action, Desired, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan, Workload,
+};
+
+use crate::world::World;
+
+/// What the checker remembers; it starts over when the ledger is lost.
+#[derive(Debug, Default)]
+pub struct Checker {
+    /// The start for which a pod was found to be available.
+    available: BTreeMap<Name, Millis>,
+    reached: BTreeMap<Name, Digest>,
+    /// Failures and quick ends in a row, and when the next try may come.
+    rows: BTreeMap<Action, (u32, Millis)>,
+    asked: BTreeMap<Action, Millis>,
+    counted_ends: BTreeSet<(Name, Name, Millis)>,
+    replace: BTreeSet<Name>,
+    seen: BTreeSet<Name>,
+    gone: BTreeSet<Name>,
+    published: BTreeMap<Name, Millis>,
+    stop_began: BTreeMap<Name, Millis>,
+    running_told: Generation,
+}
+
+/// One plan and its inputs.
+struct Turn<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    before: &'a Ledger,
+    plan: &'a Plan,
+    now: Millis,
+}
+
+impl Checker {
+    /// What runs when the ledger is lost keeps its names.
+    pub fn adopt(&mut self, world: &World) {
+        self.seen = world.pods.keys().cloned().collect();
+    }
+
+    pub fn check(
+        &mut self,
+        desired: &Desired,
+        observed: &Observed,
+        before: &Ledger,
+        plan: &Plan,
+        world: &World,
+    ) {
+        let turn = Turn { desired, observed, before, plan, now: world.now };
+        turn.is_orderly();
+        if desired.generation == Generation(0) {
+            assert_eq!(plan, &Plan { ledger: before.clone(), ..Plan::default() });
+            return;
+        }
+        self.learn(&turn, world);
+        for (name, pod) in &observed.pods {
+            if turn.begins_to_stop(name) {
+                self.stop_began.insert(name.clone(), turn.now);
+                self.check_untouched(&turn, name, pod);
+            }
+        }
+        for (name, workload) in &desired.workloads {
+            self.check_availability(&turn, name, workload);
+        }
+        for action in &plan.actions {
+            self.check_pace(&turn, action);
+            match action {
+                Action::CreatePod { pod, deployment, address } => {
+                    let workload = &desired.workloads[deployment];
+                    turn.check_places(deployment, workload);
+                    turn.check_address(pod, *address, workload);
+                    if self.seen.insert(pod.clone()) {
+                        self.check_dependencies(&turn, workload, deployment);
+                    }
+                    assert!(!self.gone.contains(pod), "{pod}: serial used twice");
+                    let here = workload.layers.iter().all(|l| observed.layers.contains(&l.digest));
+                    assert!(here, "{pod} is made without its layers");
+                }
+                Action::StartContainer { pod, .. } => {
+                    assert!(observed.pods[pod].complete, "{pod} is started in part");
+                    assert!(plan.ledger.pods[pod].stopping.is_none(), "{pod} stops and starts");
+                }
+                Action::TerminatePod { pod } => self.check_drained(&turn, pod),
+                Action::KillPod { pod } => self.check_grace(&turn, pod),
+                Action::RemovePod { pod } => assert!(
+                    !turn.observed.pods[pod].containers.values().any(is_running)
+                        || self.asked.contains_key(action),
+                    "{pod} is removed while it runs"
+                ),
+                Action::Publish { publication } => {
+                    for (name, service) in &publication.services {
+                        for address in &service.pods {
+                            self.check_published(&turn, name, *address);
+                        }
+                    }
+                }
+                Action::Fetch { .. } => {}
+            }
+            self.ask(action, turn.now);
+        }
+        for notice in &plan.notices {
+            if notice.kind == EventKind::GenerationRunning {
+                assert!(desired.generation > self.running_told, "told twice");
+                self.running_told = desired.generation;
+            }
+        }
+    }
+
+    /// Grace counts from the first signal, should sending it have failed.
+    fn ask(&mut self, action: &Action, now: Millis) {
+        let asked = self.asked.entry(action.clone()).or_insert(now);
+        if !matches!(action, Action::TerminatePod { .. }) {
+            *asked = now;
+        }
+    }
+
+    fn learn(&mut self, turn: &Turn<'_>, world: &World) {
+        self.replace.extend(turn.desired.replace.iter().cloned());
+        for name in &self.seen {
+            let coming = turn.is_creating(name);
+            if !turn.observed.pods.contains_key(name)
+                && !coming
+                && !turn.plan.ledger.pods.contains_key(name)
+            {
+                self.gone.insert(name.clone());
+            }
+        }
+        for (name, pod) in &turn.observed.pods {
+            self.seen.insert(name.clone());
+            let min_ready = turn.desired.workloads.get(&pod.deployment).map(|w| w.min_ready);
+            match ready_since(pod) {
+                Some(since) if turn.now.0 >= since.0 + min_ready.unwrap_or_default().0 => {
+                    if turn.before.pods.get(name).is_none_or(|entry| entry.stopping.is_none()) {
+                        self.available.insert(name.clone(), since);
+                    }
+                }
+                Some(since) if self.available.get(name) == Some(&since) => {}
+                Some(_) | None => {
+                    self.available.remove(name);
+                }
+            }
+            for (container, state) in &pod.containers {
+                if let ObservedContainer::Exited { started, at, .. } = *state
+                    && self.counted_ends.insert((name.clone(), container.clone(), at))
+                {
+                    let (pod, container) = (name.clone(), container.clone());
+                    let row =
+                        self.rows.entry(Action::StartContainer { pod, container }).or_default();
+                    row.0 = if at.0 - started.0 >= 600_000 { 1 } else { row.0 + 1 };
+                    row.1 = Millis(at.0 + wait(row.0));
+                }
+            }
+            // A dead pod has no connections that could be cut.
+            let alive = pod.containers.values().all(is_running);
+            let leads = world.published.services.values();
+            if alive && leads.flat_map(|s| &s.pods).any(|address| Some(*address) == pod.address) {
+                self.published.insert(name.clone(), turn.now);
+            }
+        }
+        for action in turn.observed.failures.keys() {
+            let row = self.rows.entry(action.clone()).or_default();
+            // A success in between ends the row of publishing.
+            let publishes = matches!(action, Action::Publish { .. });
+            row.0 = if publishes { 1 } else { row.0 + 1 };
+            row.1 = Millis(turn.now.0 + wait(row.0));
+        }
+        for (name, workload) in &turn.desired.workloads {
+            let up = turn.pods_of(name).filter(|(pod, seen)| {
+                seen.hash == workload.hash
+                    && self.is_available(turn, pod, turn.before)
+                    && !self.replace.contains(*pod)
+            });
+            if up.count() >= usize::from(workload.replicas) {
+                self.reached.insert(name.clone(), workload.hash);
+            }
+        }
+    }
+
+    fn is_available(&self, turn: &Turn<'_>, pod: &Name, ledger: &Ledger) -> bool {
+        let stopping = ledger.pods.get(pod).is_some_and(|entry| entry.stopping.is_some());
+        let since = turn.observed.pods.get(pod).and_then(ready_since);
+        !stopping && since.is_some() && self.available.get(pod).copied() == since
+    }
+
+    /// A pod of the desired form stops only because there are too many, or
+    /// because a person asked for another.
+    fn check_untouched(&self, turn: &Turn<'_>, name: &Name, pod: &ObservedPod) {
+        let Some(workload) = turn.desired.workloads.get(&pod.deployment) else { return };
+        if pod.hash != workload.hash || self.replace.contains(name) {
+            return;
+        }
+        let kept = turn.pods_of(&pod.deployment).filter(|(other, seen)| {
+            let entry = turn.plan.ledger.pods.get(*other);
+            seen.hash == workload.hash
+                && !self.replace.contains(*other)
+                && entry.is_some_and(|entry| entry.stopping.is_none())
+        });
+        let coming = turn.plan.ledger.pods.iter().filter(|(other, entry)| {
+            let fits = |planned: &Planned| planned.hash == workload.hash;
+            entry.planned.as_ref().is_some_and(fits)
+                && entry.stopping.is_none()
+                && turn.is_creating(other)
+        });
+        let kept = kept.count() + coming.count();
+        assert!(
+            kept >= usize::from(workload.replicas),
+            "{name} is what is desired, and was stopped with {kept} left"
+        );
+    }
+
+    /// Never fewer than replicas − maxUnavailable by our own doing, and none
+    /// at all for the sake of a pod that cannot be made.
+    fn check_availability(&self, turn: &Turn<'_>, name: &Name, workload: &Workload) {
+        let stops_available = turn
+            .pods_of(name)
+            .any(|(pod, _)| turn.begins_to_stop(pod) && self.is_available(turn, pod, turn.before));
+        if !stops_available {
+            return;
+        }
+        let after = &turn.plan.ledger;
+        let left = turn.pods_of(name).filter(|(pod, _)| self.is_available(turn, pod, after));
+        let left = left.count();
+        let (least, _) = bounds(workload);
+        assert!(left >= least, "{name}: {left} available pods left, {least} promised");
+        let cannot = workload.layers.iter().any(|l| !turn.observed.layers.contains(&l.digest));
+        let replicas = usize::from(workload.replicas);
+        let of_any_kind = turn
+            .pods_of(name)
+            .filter(|(pod, _)| after.pods.get(*pod).is_some_and(|entry| entry.stopping.is_none()));
+        assert!(
+            !cannot || of_any_kind.count() >= replicas,
+            "{name}: stopped although no new pod can be made"
+        );
+    }
+
+    /// No try before its time, nothing twice without a reason.
+    fn check_pace(&self, turn: &Turn<'_>, action: &Action) {
+        if let Some((row, not_before)) = self.rows.get(action) {
+            let early = not_before.0.saturating_sub(turn.now.0);
+            assert!(early == 0, "{action:?}: {early} ms early after {row} failures");
+        }
+        let again = self.asked.get(action).map(|asked| turn.now.0 - asked.0);
+        match action {
+            Action::CreatePod { .. }
+            | Action::StartContainer { .. }
+            | Action::KillPod { .. }
+            | Action::RemovePod { .. } => {
+                assert!(again.is_none_or(|ago| ago >= 1_000), "{action:?}: again at once");
+            }
+            Action::TerminatePod { .. } => {
+                let failed = self.rows.contains_key(action);
+                assert!(again.is_none() || failed, "{action:?}: a second signal");
+            }
+            Action::Publish { .. } | Action::Fetch { .. } => {}
+        }
+    }
+
+    fn check_dependencies(&self, turn: &Turn<'_>, workload: &Workload, name: &Name) {
+        let mends = self.reached.get(name) == Some(&workload.hash);
+        for dependency in &workload.after {
+            let other = &turn.desired.workloads[dependency];
+            let serves = other.replicas == 0
+                || turn
+                    .pods_of(dependency)
+                    .any(|(pod, _)| self.is_available(turn, pod, turn.before));
+            assert!(serves, "a pod of {name} starts while {dependency} has none available");
+            let reached = self.reached.get(dependency) == Some(&other.hash);
+            assert!(reached || mends, "a pod of {name} starts before {dependency} was complete");
+        }
+    }
+
+    fn check_drained(&self, turn: &Turn<'_>, pod: &Name) {
+        let waited = self.stop_began.get(pod).map_or(u64::MAX, |began| turn.now.0 - began.0);
+        let since = self.published.get(pod).map_or(u64::MAX, |last| turn.now.0 - last.0);
+        assert!(
+            since >= DRAIN.0 || waited >= UNPUBLISH_MAX.0,
+            "{pod} is told to stop {since} ms after it was published"
+        );
+    }
+
+    fn check_grace(&self, turn: &Turn<'_>, pod: &Name) {
+        let terminate = Action::TerminatePod { pod: pod.clone() };
+        let grace = turn.observed.pods[pod].grace.0;
+        let told = self.asked.get(&terminate).map(|at| turn.now.0 - at.0);
+        assert!(told.is_some_and(|ago| ago >= grace) || grace == 0, "{pod} is killed early");
+    }
+
+    fn check_published(&self, turn: &Turn<'_>, service: &Name, address: u16) {
+        let mut leads = turn.pods_of(service).filter(|(_, seen)| seen.address == Some(address));
+        let (pod, seen) = leads.next().unwrap();
+        assert!(self.is_available(turn, pod, &turn.plan.ledger), "{pod} is not available");
+        assert!(seen.containers.values().all(is_running), "{pod} does not run");
+    }
+}
+
+impl Turn<'_> {
+    fn is_orderly(&self) {
+        let mut asked = BTreeSet::new();
+        for action in &self.plan.actions {
+            assert!(!self.observed.in_flight.contains(action), "{action:?} is under way");
+            assert!(asked.insert(action), "{action:?} twice");
+        }
+        assert!(self.plan.wake_at.is_none_or(|at| at > self.now), "wakes in the past");
+        let again = wherry_core::reconcile(self.desired, self.observed, self.before, self.now);
+        assert_eq!(&again, self.plan, "the same inputs, another plan");
+        // With all of it under way, there is nothing new to tell.
+        let mut observed = self.observed.clone();
+        observed.failures.clear();
+        observed.in_flight.extend(self.plan.actions.iter().cloned());
+        let next = wherry_core::reconcile(self.desired, &observed, &self.plan.ledger, self.now);
+        assert!(next.notices.is_empty(), "told twice: {:?}", next.notices);
+    }
+
+    fn pods_of(&self, deployment: &Name) -> impl Iterator<Item = (&Name, &ObservedPod)> {
+        self.observed.pods.iter().filter(move |(_, pod)| pod.deployment == *deployment)
+    }
+
+    fn begins_to_stop(&self, pod: &Name) -> bool {
+        let stops = |ledger: &Ledger| ledger.pods.get(pod).is_some_and(|e| e.stopping.is_some());
+        stops(&self.plan.ledger) && !stops(self.before)
+    }
+
+    fn is_creating(&self, name: &Name) -> bool {
+        let creates =
+            |action: &Action| matches!(action, Action::CreatePod { pod, .. } if pod == name);
+        self.observed.in_flight.iter().any(creates)
+    }
+
+    /// A pod of `deployment` is being made: that many places are there.
+    fn check_places(&self, deployment: &Name, workload: &Workload) {
+        let exclusive = is_exclusive(workload);
+        let holds = |pod: &Name| {
+            let stage = self.plan.ledger.pods.get(pod).and_then(|entry| entry.stopping);
+            exclusive || !matches!(stage, Some(Stopping::Killing | Stopping::Removing))
+        };
+        let creates = |action: &Action| match action {
+            Action::CreatePod { pod, deployment: of, .. } if of == deployment => Some(pod.clone()),
+            _ => None,
+        };
+        let coming = self.observed.in_flight.iter().chain(&self.plan.actions).filter_map(creates);
+        let there = self.pods_of(deployment).map(|(pod, _)| pod.clone());
+        let places: BTreeSet<Name> = there.chain(coming).filter(|pod| holds(pod)).collect();
+        let (_, most) = bounds(workload);
+        assert!(places.len() <= most, "{deployment}: {places:?}, {most} allowed");
+        if workload.strategy == Strategy::Recreate {
+            let old = self.pods_of(deployment).find(|(_, pod)| pod.hash != workload.hash);
+            assert!(old.is_none(), "{deployment}: a new pod beside {old:?}");
+        }
+    }
+
+    fn check_address(&self, pod: &Name, address: Option<u16>, workload: &Workload) {
+        assert_eq!(address.is_none(), workload.host_network, "{pod}");
+        let Some(address) = address else { return };
+        let others = self.observed.pods.iter().filter(|(name, _)| *name != pod);
+        let mut used: Vec<u16> = others.filter_map(|(_, pod)| pod.address).collect();
+        for action in self.observed.in_flight.iter().chain(&self.plan.actions) {
+            if let Action::CreatePod { pod: other, address: Some(address), .. } = action
+                && other != pod
+            {
+                used.push(*address);
+            }
+        }
+        assert!(!used.contains(&address), "{pod}: address {address} is used");
+    }
+}
+
+/// Fewest pods available, most pods in place.
+fn bounds(workload: &Workload) -> (usize, usize) {
+    let replicas = usize::from(workload.replicas);
+    match workload.strategy {
+        Strategy::Recreate => (0, replicas),
+        Strategy::RollingUpdate { .. } if is_exclusive(workload) => {
+            (replicas.saturating_sub(1), replicas)
+        }
+        Strategy::RollingUpdate { max_unavailable, max_surge } => (
+            replicas.saturating_sub(usize::from(max_unavailable)),
+            replicas + usize::from(max_surge),
+        ),
+    }
+}
+
+fn is_exclusive(workload: &Workload) -> bool {
+    workload.strategy == Strategy::Recreate || (workload.host_network && !workload.ports.is_empty())
+}
+
+fn is_running(state: &ObservedContainer) -> bool {
+    matches!(state, ObservedContainer::Running { .. })
+}
+
+fn ready_since(pod: &ObservedPod) -> Option<Millis> {
+    let mut latest = None;
+    for state in pod.containers.values() {
+        let start = match *state {
+            ObservedContainer::Running { since } => since,
+            ObservedContainer::Exited { exit: Exit::Code(0), started, .. }
+                if pod.restart_policy != RestartPolicy::Always =>
+            {
+                started
+            }
+            ObservedContainer::Exited { .. } | ObservedContainer::Defined => return None,
+        };
+        latest = latest.max(Some(start));
+    }
+    latest.filter(|_| pod.complete)
+}
+
+/// 1, 2, 4 … 300 s, in milliseconds.
+fn wait(row: u32) -> u64 {
+    (1_000_u64 << row.saturating_sub(1).min(20)).min(300_000)
+}

@@ -1,0 +1,116 @@
+//! What the simulated node is asked to run: random bundles, and what the
+//! programs in them do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::model::{Layer, RestartPolicy, Strategy};
+use wherry_bundle::{Digest, Generation, Name};
+use wherry_core::{Desired, Millis, Workload};
+
+use crate::rng::Rng;
+
+const DEPLOYMENTS: [&str; 5] = ["broker", "db", "gate", "job", "web"];
+/// Forms that a deployment's pods may have; [`BROKEN_FORM`] never runs long.
+const FORMS: u64 = 4;
+const BROKEN_FORM: u64 = 3;
+
+/// How a program behaves once it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    RunsOn,
+    /// Ends with 0 after a while.
+    Completes,
+    /// Ends with an error after a moment.
+    Crashes,
+}
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// The form's identity; also tells what programs of that hash do.
+pub fn hash_of(deployment: &str, form: u64) -> Digest {
+    Digest::of(format!("{deployment} {form}").as_bytes())
+}
+
+pub fn program_of(hash: Digest) -> Program {
+    for deployment in DEPLOYMENTS {
+        for form in 0..FORMS {
+            if hash_of(deployment, form) == hash {
+                return match (form, deployment) {
+                    (BROKEN_FORM, _) => Program::Crashes,
+                    (_, "job") => Program::Completes,
+                    _ => Program::RunsOn,
+                };
+            }
+        }
+    }
+    panic!("no such hash: {hash}")
+}
+
+/// A random bundle. A `sound` one has no broken form in it, so that a node
+/// can come to rest with it.
+pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
+    let mut workloads = BTreeMap::new();
+    for deployment in DEPLOYMENTS {
+        if rng.chance(300) {
+            continue;
+        }
+        let form = match (sound, deployment) {
+            (false, _) => rng.below(FORMS),
+            // Form 0 of it is never started again: were it told to stop, and
+            // that forgotten, it would stay as it is.
+            (true, "job") => rng.between(1, BROKEN_FORM - 1),
+            (true, _) => rng.below(BROKEN_FORM),
+        };
+        let earlier: Vec<Name> = workloads.keys().cloned().collect();
+        let after: BTreeSet<Name> = earlier.into_iter().filter(|_| rng.chance(350)).collect();
+        workloads.insert(name(deployment), workload(rng, deployment, form, after));
+    }
+    Desired { generation: Generation(generation), workloads, replace: BTreeSet::new() }
+}
+
+fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -> Workload {
+    let strategy = match rng.below(5) {
+        0 => Strategy::Recreate,
+        1 => Strategy::RollingUpdate { max_unavailable: 1, max_surge: 0 },
+        2 => Strategy::RollingUpdate { max_unavailable: 1, max_surge: 2 },
+        _ => Strategy::RollingUpdate { max_unavailable: 0, max_surge: 1 },
+    };
+    // What belongs to the pod's template follows from its form.
+    let layer = |n: u64| Layer {
+        digest: Digest::of(format!("layer {deployment} {n}").as_bytes()),
+        size_bytes: 1_000 + n,
+    };
+    let mut containers = vec![name("main")];
+    if form == 1 {
+        containers.push(name("aside"));
+    }
+    let host_network = deployment == "gate";
+    let ports = if matches!(deployment, "gate" | "web") {
+        vec![wherry_core::PublishedPort {
+            protocol: wherry_bundle::model::Protocol::Tcp,
+            host_port: 80,
+            container_port: 8080,
+        }]
+    } else {
+        Vec::new()
+    };
+    Workload {
+        hash: hash_of(deployment, form),
+        replicas: u16::try_from(if host_network { 1 } else { rng.below(4) }).unwrap(),
+        strategy,
+        min_ready: Millis(*rng.pick(&[0, 0, 700, 5_000])),
+        after,
+        restart_policy: match deployment {
+            "job" if form == 0 => RestartPolicy::Never,
+            "job" => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        },
+        grace: Millis([3_000, 0, 10_000, 1_000][usize::try_from(form).unwrap()]),
+        containers,
+        layers: BTreeSet::from([layer(0), layer(form + 1)]),
+        host_network,
+        ports,
+    }
+}

@@ -1,0 +1,282 @@
+//! The simulated node: kernel, launcher, executor and agent. It does what it
+//! is asked with delays, in any order, and sometimes not; its programs end
+//! when they like. It judges nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::message::Exit;
+use wherry_bundle::model::{Layer, RestartPolicy};
+use wherry_bundle::{Digest, Generation, Name};
+use wherry_core::{
+    Action, Desired, Millis, Observed, ObservedContainer, ObservedPod, Publication, Workload,
+};
+
+use crate::generate::{self, Program};
+use crate::rng::Rng;
+
+#[derive(Debug)]
+pub struct World {
+    pub now: Millis,
+    pub rng: Rng,
+    /// Requests fail, programs crash, kills do nothing: only while this is on.
+    pub faults: bool,
+    pub pods: BTreeMap<Name, ObservedPod>,
+    pub layers: BTreeSet<Digest>,
+    /// What the kernel really does, whoever knows it.
+    pub published: Publication,
+    /// What the supervisor knows of that.
+    known: Option<Publication>,
+    fetching: Vec<Layer>,
+    fetched_at: Option<Millis>,
+    requests: BTreeMap<Action, Request>,
+    failures: BTreeMap<Action, String>,
+    /// When running containers are going to end, and how.
+    ends: BTreeMap<(Name, Name), (Millis, Exit)>,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    answer_at: Millis,
+    /// What the executor makes a pod from: the bundle of when it was asked.
+    pod: Option<(Generation, Workload)>,
+}
+
+impl World {
+    pub fn new(rng: Rng) -> Self {
+        Self {
+            now: Millis(1_000),
+            rng,
+            faults: true,
+            pods: BTreeMap::new(),
+            layers: BTreeSet::new(),
+            published: Publication::default(),
+            known: None,
+            fetching: Vec::new(),
+            fetched_at: None,
+            requests: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            ends: BTreeMap::new(),
+        }
+    }
+
+    /// What the supervisor sees. Failures are handed out once.
+    pub fn observe(&mut self) -> Observed {
+        Observed {
+            pods: self.pods.clone(),
+            layers: self.layers.clone(),
+            publication: self.known.clone(),
+            fetching: self.fetching.clone(),
+            in_flight: self.requests.keys().cloned().collect(),
+            failures: std::mem::take(&mut self.failures),
+        }
+    }
+
+    pub fn ask(&mut self, action: Action, desired: &Desired) {
+        if let Action::Fetch { layers } = action {
+            self.fetching = layers;
+            self.fetched_at = Some(self.later(5, 20_000));
+            return;
+        }
+        let pod = match &action {
+            Action::CreatePod { deployment, .. } => {
+                Some((desired.generation, desired.workloads[deployment].clone()))
+            }
+            _ => None,
+        };
+        let slow = if self.faults && self.rng.chance(30) { 40_000 } else { 200 };
+        let answer_at = self.later(1, slow);
+        self.requests.insert(action, Request { answer_at, pod });
+    }
+
+    /// When something happens next by itself.
+    pub fn next_event(&self) -> Option<Millis> {
+        let answers = self.requests.values().map(|request| request.answer_at);
+        let ends = self.ends.values().map(|(at, _)| *at);
+        answers.chain(ends).chain(self.fetched_at).min()
+    }
+
+    /// Lets time pass up to `now`, and everything happen that is due.
+    pub fn pass_to(&mut self, now: Millis) {
+        self.now = now;
+        let due: Vec<_> = self.ends.iter().filter(|(_, (at, _))| *at <= now).collect();
+        let due: Vec<_> = due.into_iter().map(|(key, end)| (key.clone(), *end)).collect();
+        for ((pod, container), (at, exit)) in due {
+            self.end(&pod, &container, exit, at);
+        }
+        let due = self.requests.iter().filter(|(_, request)| request.answer_at <= now);
+        let due: Vec<Action> = due.map(|(action, _)| action.clone()).collect();
+        for action in due {
+            let fails = self.faults && self.rng.chance(120);
+            self.answer(&action, fails);
+        }
+        if self.fetched_at.is_some_and(|at| at <= now) {
+            let missing: Vec<Layer> = self.fetching.clone();
+            let next = missing.iter().find(|layer| !self.layers.contains(&layer.digest));
+            self.fetched_at = next.map(|_| self.later(5, 20_000));
+            self.layers.extend(next.map(|layer| layer.digest));
+        }
+    }
+
+    /// The supervisor dies and comes back: what was under way was done, or
+    /// never heard of.
+    pub fn restart_supervisor(&mut self) {
+        let under_way: Vec<Action> = self.requests.keys().cloned().collect();
+        for action in under_way {
+            if self.rng.chance(500) {
+                self.answer(&action, false);
+            }
+        }
+        self.requests.clear();
+        self.failures.clear();
+        self.known = None;
+        self.fetching.clear();
+        self.fetched_at = None;
+    }
+
+    /// Only the layers outlive a loss of power.
+    pub fn reboot(&mut self) {
+        self.requests.clear();
+        self.restart_supervisor();
+        self.pods.clear();
+        self.ends.clear();
+        self.published = Publication::default();
+        self.now = Millis(self.rng.between(500, 5_000));
+    }
+
+    /// Something makes a running container end, such as a lack of memory.
+    pub fn crash_one(&mut self) {
+        let running: Vec<(Name, Name)> = self.running().collect();
+        if running.is_empty() {
+            return;
+        }
+        let (pod, container) = self.rng.pick(&running).clone();
+        // A program that is never started again would never be repaired.
+        if self.pods[&pod].restart_policy != RestartPolicy::Never {
+            self.end(&pod, &container, Exit::Signal(9), self.now);
+        }
+    }
+
+    /// A pod is gone without anybody having asked for it.
+    pub fn lose_one(&mut self) {
+        let pods: Vec<Name> = self.pods.keys().cloned().collect();
+        if !pods.is_empty() {
+            let pod = self.rng.pick(&pods).clone();
+            self.remove(&pod);
+        }
+    }
+
+    pub fn lose_a_layer(&mut self) {
+        self.layers.pop_first();
+    }
+
+    fn later(&mut self, low: u64, high: u64) -> Millis {
+        Millis(self.now.0 + self.rng.between(low, high))
+    }
+
+    fn running(&self) -> impl Iterator<Item = (Name, Name)> + '_ {
+        self.pods.iter().flat_map(|(name, pod)| {
+            let running = pod.containers.iter();
+            let running =
+                running.filter(|(_, state)| matches!(state, ObservedContainer::Running { .. }));
+            running.map(|(container, _)| (name.clone(), container.clone()))
+        })
+    }
+
+    fn answer(&mut self, action: &Action, fails: bool) {
+        let Some(request) = self.requests.remove(action) else { return };
+        // What fails may have been done in part.
+        if !fails || self.rng.chance(300) {
+            self.perform(action, request, fails);
+        }
+        if fails {
+            let text = format!("made to fail, {}", self.rng.below(3));
+            self.failures.insert(action.clone(), text);
+            if matches!(action, Action::Publish { .. }) {
+                self.known = None;
+            }
+        } else if let Action::Publish { publication } = action {
+            self.known = Some(publication.clone());
+        }
+    }
+
+    fn perform(&mut self, action: &Action, request: Request, in_part: bool) {
+        match action {
+            Action::Fetch { .. } => unreachable!("is never answered"),
+            Action::CreatePod { pod, deployment, address } => {
+                let (generation, workload) = request.pod.unwrap();
+                let made = self.pods.entry(pod.clone()).or_insert_with(|| ObservedPod {
+                    deployment: deployment.clone(),
+                    hash: workload.hash,
+                    generation,
+                    address: *address,
+                    complete: false,
+                    containers: BTreeMap::new(),
+                    restart_policy: workload.restart_policy,
+                    grace: workload.grace,
+                });
+                assert_eq!(made.hash, workload.hash, "{pod} completed from another bundle");
+                if !in_part {
+                    made.complete = true;
+                    for container in workload.containers {
+                        made.containers.entry(container).or_insert(ObservedContainer::Defined);
+                    }
+                }
+            }
+            Action::StartContainer { pod, container } if !in_part => self.start(pod, container),
+            Action::StartContainer { .. } => {}
+            Action::TerminatePod { pod } => self.signal(pod, 15),
+            Action::KillPod { pod } => self.signal(pod, 9),
+            Action::RemovePod { pod } if !in_part => self.remove(pod),
+            Action::RemovePod { .. } => {}
+            Action::Publish { publication } => self.published = publication.clone(),
+        }
+    }
+
+    fn start(&mut self, pod: &Name, container: &Name) {
+        let Some(found) = self.pods.get_mut(pod) else { return };
+        let state = found.containers.get_mut(container).unwrap();
+        if matches!(state, ObservedContainer::Running { .. }) {
+            return;
+        }
+        *state = ObservedContainer::Running { since: self.now };
+        let end = match generate::program_of(found.hash) {
+            Program::RunsOn => None,
+            Program::Completes => Some((self.later(1, 30_000), Exit::Code(0))),
+            // Now and then it runs long enough to count as stable.
+            Program::Crashes if self.rng.chance(50) => {
+                Some((self.later(600_000, 700_000), Exit::OutOfMemory))
+            }
+            Program::Crashes => Some((self.later(1, 4_000), Exit::Code(1))),
+        };
+        if let Some(end) = end {
+            self.ends.insert((pod.clone(), container.clone()), end);
+        }
+    }
+
+    fn signal(&mut self, pod: &Name, signal: u8) {
+        let hit: Vec<(Name, Name)> = self.running().filter(|(name, _)| name == pod).collect();
+        for key in hit {
+            let deaf = if signal == 9 { self.faults && self.rng.chance(200) } else { false };
+            let slow = signal == 15 && self.rng.chance(250);
+            if !deaf && !slow {
+                let most = if signal == 9 { 20 } else { 2_000 };
+                let end = (self.later(1, most), Exit::Signal(signal));
+                self.ends.insert(key, end);
+            }
+        }
+    }
+
+    fn remove(&mut self, pod: &Name) {
+        self.pods.remove(pod);
+        self.ends.retain(|(name, _), _| name != pod);
+    }
+
+    fn end(&mut self, pod: &Name, container: &Name, exit: Exit, at: Millis) {
+        self.ends.remove(&(pod.clone(), container.clone()));
+        let found = self.pods.get_mut(pod).unwrap();
+        let state = found.containers.get_mut(container).unwrap();
+        if let ObservedContainer::Running { since } = *state {
+            *state = ObservedContainer::Exited { exit, started: since, at };
+        }
+    }
+}
