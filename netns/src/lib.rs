@@ -21,6 +21,7 @@ mod nft;
 mod pod;
 mod route;
 mod ruleset;
+mod service;
 mod subnet;
 mod sysctl;
 
@@ -28,6 +29,6 @@ pub use hosts::{hosts_file, resolv_conf, write_in_place};
 pub use netlink::{Netlink, NetlinkError};
 pub use network::{Network, NetworkConfig, NetworkError};
 pub use pod::prepare_pod_namespace;
-pub use ruleset::{Protocol, PublishedPort, RulesetError, Service};
+pub use service::{Protocol, PublishedPort, Service, ServiceError};
 pub use subnet::{Subnet, SubnetError};
 pub use sysctl::SysctlError;

@@ -114,7 +114,7 @@ fn low16(number: i32) -> u16 {
 }
 
 /// Lengths inside a message fit 16 bits because all that goes in is bounded
-/// (the longest is a map over [`crate::ruleset::PODS_MAX`] pods).
+/// (the longest is a map over [`crate::service::PODS_MAX`] pods).
 fn narrow(number: usize) -> u16 {
     assert!(number <= usize::from(u16::MAX), "a netlink attribute of {number} bytes");
     u16::try_from(number).unwrap_or(u16::MAX)

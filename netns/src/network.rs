@@ -20,7 +20,8 @@ use nix::errno::Errno;
 
 use crate::netlink::{Netlink, NetlinkError};
 use crate::route::{self, Link, VethEnd, Via};
-use crate::ruleset::{self, Ground, RulesetError, Service};
+use crate::ruleset::{self, Ground};
+use crate::service::{self, Service, ServiceError};
 use crate::subnet::Subnet;
 use crate::sysctl::{self, SysctlError};
 use crate::{conntrack, nft, pod};
@@ -74,7 +75,7 @@ pub enum NetworkError {
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
     #[error(transparent)]
-    Ruleset(#[from] RulesetError),
+    Service(#[from] ServiceError),
 }
 
 impl Network {
@@ -153,7 +154,7 @@ impl Network {
         let bridge = match self.own_bridge(host)? {
             Some(bridge) => bridge,
             None => {
-                route::add_bridge(host, &self.bridge, mac(self.gateway))?;
+                route::add_bridge(host, &self.bridge, mac(POD_MAC, self.gateway))?;
                 self.own_bridge(host)?.ok_or(NetworkError::Missing(self.bridge.clone()))?
             }
         };
@@ -170,7 +171,7 @@ impl Network {
         sysctl::set(&of_bridge("send_redirects"), "0")?;
         sysctl::set("ipv4/conf/all/send_redirects", "0")?;
 
-        let chains = ruleset::chains(&self.ground(), &[])?;
+        let chains = ruleset::chains(&self.ground(), &[]);
         match Netlink::netfilter()?.transact(nft::make_new(&self.bridge, &chains)) {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
             outcome => Ok(outcome?),
@@ -214,10 +215,11 @@ impl Network {
     /// old rules or the new ones. Connections under way stay where they are.
     ///
     /// # Errors
-    /// Services that [`RulesetError`] names, or the kernel refuses: then what
+    /// Services that [`ServiceError`] names, or the kernel refuses: then what
     /// was published before stays.
     pub fn publish(&self, services: &[Service]) -> Result<(), NetworkError> {
-        let chains = ruleset::chains(&self.ground(), services)?;
+        service::check(self.services, services)?;
+        let chains = ruleset::chains(&self.ground(), services);
         Ok(Netlink::netfilter()?.transact(nft::replace(&self.bridge, &chains))?)
     }
 
@@ -291,8 +293,8 @@ impl Network {
                 _ => route::delete_link(host, &near)?,
             }
         }
-        let near_end = VethEnd { name: &name, mac: near_mac(address) };
-        let far_end = VethEnd { name: POD_LINK, mac: mac(address) };
+        let near_end = VethEnd { name: &name, mac: mac(HOST_MAC, address) };
+        let far_end = VethEnd { name: POD_LINK, mac: mac(POD_MAC, address) };
         route::add_veth(host, near_end, far_end, pod_netns)?;
         let near = route::link(host, &name)?.ok_or(NetworkError::Missing(name))?;
         let far = route::link(pod, POD_LINK)?;
@@ -308,19 +310,15 @@ fn expect_kind(link: Link, expected: &'static str) -> Result<Link, NetworkError>
     }
 }
 
-/// A hardware address that an IPv4 address always has, so that no neighbour
-/// entry goes stale when a pod is replaced. The first byte says: locally
-/// administered.
-fn mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x57, a, b, c, d]
-}
+/// First bytes of hardware addresses; 2 says: locally administered.
+const POD_MAC: [u8; 2] = [0x02, 0x57];
+const HOST_MAC: [u8; 2] = [0x06, 0x57];
 
-/// Of the host's end.
-fn near_mac(address: Ipv4Addr) -> [u8; 6] {
-    let [_, _, rest @ ..] = mac(address);
-    let [a, b, c, d] = rest;
-    [0x06, 0x57, a, b, c, d]
+/// The hardware address that an IPv4 address always has, so that no neighbour
+/// entry goes stale when a pod is replaced.
+fn mac([first, second]: [u8; 2], address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [first, second, a, b, c, d]
 }
 
 /// What pods' links start with: the bridge's name, or where that leaves no
@@ -334,4 +332,56 @@ fn stem(bridge: &str) -> String {
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let start = bridge.get(..STEM_BYTES_MAX - 4).unwrap_or_default();
     format!("{start}{:04x}", (hash >> 16) ^ (hash & 0xffff))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(bridge: &str, subnet: &str) -> Result<Network, NetworkError> {
+        Network::new(NetworkConfig {
+            bridge: bridge.to_owned(),
+            subnet: subnet.parse().expect("a subnet"),
+        })
+    }
+
+    #[test]
+    fn pods_have_the_lower_half_and_services_the_upper() {
+        let network = network("wherry0", "10.87.0.0/16").unwrap();
+        assert_eq!(network.bridge_address(), Ipv4Addr::new(10, 87, 0, 1));
+        for number in [0, 1, 32767, u16::MAX] {
+            assert_eq!(network.pod_address(number), None, "{number}");
+        }
+        assert_eq!(network.pod_address(2), Some(Ipv4Addr::new(10, 87, 0, 2)));
+        assert_eq!(network.pod_address(32766), Some(Ipv4Addr::new(10, 87, 127, 254)));
+        assert_eq!(network.service_address(0), None);
+        assert_eq!(network.service_address(1), Some(Ipv4Addr::new(10, 87, 128, 1)));
+        assert_eq!(network.service_address(32767), None);
+    }
+
+    #[test]
+    fn names_and_subnets_are_checked() {
+        let long = "a".repeat(LINK_NAME_BYTES_MAX + 1);
+        for bridge in ["", "0wherry", "a/b", "a.b", "a b", "lo", "all", "eth0", "..", long.as_str()]
+        {
+            let error = network(bridge, "10.87.0.0/16").unwrap_err();
+            assert!(matches!(error, NetworkError::BridgeName(_)), "{bridge}: {error}");
+        }
+        for subnet in ["10.0.0.0/8", "10.86.0.0/15", "10.87.0.0/25", "10.87.0.1/32"] {
+            let error = network("wherry0", subnet).unwrap_err();
+            assert!(matches!(error, NetworkError::Prefix(_)), "{subnet}: {error}");
+        }
+        network("wherry0", "10.87.3.0/24").unwrap();
+    }
+
+    #[test]
+    fn names_of_pods_links_fit_and_differ() {
+        let name = |bridge: &str| network(bridge, "10.87.0.0/16").unwrap().pod_link(32766);
+        assert_eq!(name("wherry0"), "wherry0-32766");
+        let names = ["gateway-a-west", "gateway-a-east", "gateway-a", "gateway-b"].map(name);
+        for (index, name) in names.iter().enumerate() {
+            assert!(name.len() <= LINK_NAME_BYTES_MAX, "{name}");
+            assert!(!names[..index].contains(name), "{name}");
+        }
+    }
 }

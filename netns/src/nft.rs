@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 
 use crate::message::Message;
 use crate::netlink::Batch;
-use crate::ruleset::{Base, Chain, Is, Part, Protocol, Rule};
+use crate::ruleset::{Base, Chain, Is, Part, Rule};
+use crate::service::Protocol;
 use crate::subnet::Subnet;
 
 // Attributes that libc has no name for.

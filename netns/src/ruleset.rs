@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! prerouting-guard  what a pod must not send: other sources, loopback targets
-//! prerouting        → services
-//! output            → services           (the node's own connections)
+//! prerouting        from the bridge → services; all → host-ports
+//! output            → services, host-ports (the node's own connections)
 //! services          service address → a pod, port kept
-//!                   host port       → a pod, container port
+//! host-ports        port of the node → a pod, container port
 //! postrouting       masquerade: pods to the world; pods to pods by a service;
 //!                   the node's 127.0.0.1 to a pod
 //! input-filter      host ports of services without pods: refused
@@ -17,62 +17,12 @@
 //! NAT chains see the first packet of a connection only: connections under way
 //! keep their pod whatever is published later.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use crate::service::{Protocol, Service};
 use crate::subnet::Subnet;
 
-/// One map must fit a netlink attribute (64 KiB, 44 bytes a pod); a node has
-/// far fewer.
-pub const PODS_MAX: usize = 256;
-pub const SERVICES_MAX: usize = 256;
-pub const PORTS_MAX: usize = 64;
-/// A DNS label; nftables allows comments of 128.
-const NAME_BYTES_MAX: usize = 63;
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
-
-/// A name that leads to pods: by its own address on any port, and by ports of
-/// the node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    pub name: String,
-    /// Of the services' half of the subnet.
-    pub address: Ipv4Addr,
-    /// New connections go to these in turn; with none they are refused. For
-    /// pods on the host's network this is the bridge's address.
-    pub pods: Vec<Ipv4Addr>,
-    pub ports: Vec<PublishedPort>,
-}
-
-/// `host_port` of every address of the node, 127.0.0.1 included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PublishedPort {
-    pub protocol: Protocol,
-    pub host_port: u16,
-    pub container_port: u16,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RulesetError {
-    #[error(
-        "service name `{0}`: must have 1 to {NAME_BYTES_MAX} bytes, none of them a control character"
-    )]
-    Name(String),
-    #[error("service `{service}`: address {address} is not of {subnet}")]
-    Address { service: String, address: Ipv4Addr, subnet: Subnet },
-    #[error("{count} {what}, where at most {max} are possible")]
-    TooMany { what: &'static str, count: usize, max: usize },
-    #[error("service `{0}`: port 0 cannot be published")]
-    PortZero(String),
-    #[error("host port {port}/{protocol:?} is published by `{first}` and by `{second}`")]
-    PortTwice { port: u16, protocol: Protocol, first: String, second: String },
-}
 
 /// What all rules of a node have in common.
 #[derive(Clone, Debug)]
@@ -137,18 +87,17 @@ pub enum Is {
 }
 
 const SERVICES: &str = "services";
+const HOST_PORTS: &str = "host-ports";
 
 /// The whole table.
 ///
-/// # Errors
-/// Services that cannot be told apart or are not of this node's subnet.
-pub fn chains(ground: &Ground<'_>, services: &[Service]) -> Result<Vec<Chain>, RulesetError> {
-    check(ground, services)?;
+/// `services` have passed [`crate::service::check`].
+pub fn chains(ground: &Ground<'_>, services: &[Service]) -> Vec<Chain> {
     let base = |kind, hook, priority| Some(Base { kind, hook, priority });
-    let to_services = || vec![rule([Part::Jump(SERVICES)])];
     let filter = libc::NF_IP_PRI_FILTER;
-    Ok(vec![
-        Chain { name: SERVICES, base: None, rules: leading(services) },
+    vec![
+        Chain { name: SERVICES, base: None, rules: to_addresses(services) },
+        Chain { name: HOST_PORTS, base: None, rules: to_host_ports(services) },
         Chain {
             name: "prerouting-guard",
             base: base("filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW),
@@ -157,12 +106,15 @@ pub fn chains(ground: &Ground<'_>, services: &[Service]) -> Result<Vec<Chain>, R
         Chain {
             name: "prerouting",
             base: base("nat", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_NAT_DST),
-            rules: to_services(),
+            rules: vec![
+                rule([Part::In(Is::Equal, ground.bridge.to_owned()), Part::Jump(SERVICES)]),
+                rule([Part::Jump(HOST_PORTS)]),
+            ],
         },
         Chain {
             name: "output",
             base: base("nat", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_NAT_DST),
-            rules: to_services(),
+            rules: vec![rule([Part::Jump(SERVICES)]), rule([Part::Jump(HOST_PORTS)])],
         },
         Chain {
             name: "postrouting",
@@ -184,52 +136,24 @@ pub fn chains(ground: &Ground<'_>, services: &[Service]) -> Result<Vec<Chain>, R
             base: base("filter", libc::NF_INET_LOCAL_OUT, filter),
             rules: refused_addresses(ground),
         },
-    ])
+    ]
 }
 
-fn check(ground: &Ground<'_>, services: &[Service]) -> Result<(), RulesetError> {
-    let bounded = |what, count, max| {
-        if count > max { Err(RulesetError::TooMany { what, count, max }) } else { Ok(()) }
-    };
-    bounded("services", services.len(), SERVICES_MAX)?;
-    let mut publishers = BTreeMap::new();
-    for service in services {
-        let name = &service.name;
-        if !(1..=NAME_BYTES_MAX).contains(&name.len()) || name.chars().any(char::is_control) {
-            return Err(RulesetError::Name(name.clone()));
-        }
-        if !ground.services.contains(service.address) {
-            let (service, address) = (name.clone(), service.address);
-            return Err(RulesetError::Address { service, address, subnet: ground.services });
-        }
-        bounded("pods of a service", service.pods.len(), PODS_MAX)?;
-        bounded("ports of a service", service.ports.len(), PORTS_MAX)?;
-        for port in &service.ports {
-            if port.host_port == 0 || port.container_port == 0 {
-                return Err(RulesetError::PortZero(name.clone()));
-            }
-            let (port, protocol) = (port.host_port, port.protocol);
-            if let Some(first) = publishers.insert((protocol, port), name) {
-                let (first, second) = (first.clone(), name.clone());
-                return Err(RulesetError::PortTwice { port, protocol, first, second });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Host ports come last: a service address is nobody's local address, and
-/// most connections on a gateway are between pods.
-fn leading(services: &[Service]) -> Vec<Rule> {
-    let with_pods = || services.iter().filter(|service| !service.pods.is_empty());
-    let addresses = with_pods().map(|service| Rule {
+fn to_addresses(services: &[Service]) -> Vec<Rule> {
+    let with_pods = services.iter().filter(|service| !service.pods.is_empty());
+    let rules = with_pods.map(|service| Rule {
         comment: service.name.clone(),
         parts: vec![
             Part::To(Is::Equal, single(service.address)),
             Part::Dnat(service.pods.clone(), None),
         ],
     });
-    let ports = with_pods().flat_map(|service| {
+    rules.collect()
+}
+
+fn to_host_ports(services: &[Service]) -> Vec<Rule> {
+    let with_pods = services.iter().filter(|service| !service.pods.is_empty());
+    let rules = with_pods.flat_map(|service| {
         service.ports.iter().map(|port| Rule {
             comment: service.name.clone(),
             parts: vec![
@@ -240,7 +164,7 @@ fn leading(services: &[Service]) -> Vec<Rule> {
             ],
         })
     });
-    addresses.chain(ports).collect()
+    rules.collect()
 }
 
 /// `route_localnet` on the bridge lets answers to the node's 127.0.0.1 come

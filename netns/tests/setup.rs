@@ -1,6 +1,8 @@
 //! What is made, found and removed on the host. Needs root, and `ip` and `nft`
 //! to look at the result.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod world;
 
 use std::fs;

@@ -1,6 +1,8 @@
 //! Packets through real namespaces. Needs root, and `ip` and `nft` to look at
 //! the result (Debian: iproute2, nftables).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod world;
 
 use std::io::ErrorKind;
@@ -22,7 +24,22 @@ fn assert_refused(from: &Namespace, to: impl Into<SocketAddr>) {
 
 #[test]
 fn pods_reach_each_other_and_services() {
-    let world = World::new();
+    check_pods_and_services(&World::new());
+}
+
+/// With br_netfilter a host's IP rules, ours included, also see what a bridge
+/// only passes on; hosts of container engines have it.
+#[test]
+fn bridged_packets_may_pass_ip_rules_or_not() {
+    for value in ["0", "1"] {
+        let world = World::new();
+        let name = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        world.node.run(move || std::fs::write(name, value).expect("br_netfilter"));
+        check_pods_and_services(&world);
+    }
+}
+
+fn check_pods_and_services(world: &World) {
     let (one, two) = (world.pod(2), world.pod(3));
     world.publish(vec![world.shop(&[3])]);
 
@@ -180,6 +197,7 @@ fn pods_are_reached_from_outside_by_published_ports_only() {
     world.publish(vec![world.shop(&[2])]);
     world.outside.command(&format!("ip route add 10.87.0.0/16 via {NODE}"));
     assert_refused(&world.outside, (world.address(2), 80));
+    assert_refused(&world.outside, (world.shop_address(), 80));
     assert_eq!(world.outside.connect((NODE, 8080)).unwrap().ask().0, "pod2");
 }
 
