@@ -10,8 +10,9 @@
 //! An error of the environment (no room, no right to write) harms nothing
 //! and is returned as it is.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -34,6 +35,7 @@ const BROKEN_PREFIX: &str = "broken-";
 /// After so many starts that did not come through, it counts as damaged.
 const OPEN_ATTEMPTS_MAX: u32 = 3;
 const ATTEMPTS_NAME: &str = "opening";
+const DIR_MODE: u32 = 0o700;
 const LOCK_NAME: &str = "lock";
 
 /// What had to be mended on opening. Its text is for people.
@@ -69,7 +71,7 @@ pub(super) fn salvage(dir: &Path) -> Result<Generations, StoreError> {
 }
 
 pub(super) fn open(dir: &Path) -> Result<(State, Vec<Recovery>), StoreError> {
-    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+    make_private(dir)?;
     let lock = take_lock(dir)?;
     let (mirrors, Found { newest, damaged }) = Mirrors::load(dir)?;
     let database = database_path(dir);
@@ -188,6 +190,17 @@ fn is_environment(error: &StoreError) -> bool {
         libc::EROFS,
     ];
     source.is_some_and(|errno| environment.contains(&errno))
+}
+
+/// Envelopes hold secrets: root alone may look.
+fn make_private(dir: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+    let mode = fs::metadata(dir).map_err(StoreError::io("examine", dir))?.permissions().mode();
+    if mode & 0o777 == DIR_MODE {
+        return Ok(());
+    }
+    let private = Permissions::from_mode(DIR_MODE);
+    fs::set_permissions(dir, private).map_err(StoreError::io("protect", dir))
 }
 
 fn take_lock(dir: &Path) -> Result<Flock<File>, StoreError> {

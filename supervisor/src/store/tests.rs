@@ -1,6 +1,7 @@
 //! The store as its users see it, over damage of every kind.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use wherry_bundle::Generation;
@@ -153,9 +154,11 @@ fn the_outbox_is_bounded() {
 }
 
 #[test]
-fn one_process_at_a_time() {
+fn one_process_at_a_time_and_root_alone() {
     let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let _store = open(dir.path());
+    assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
     assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked { .. })));
 }
 

@@ -202,7 +202,8 @@ impl Node {
         let layers = Layers::open(&path.join("layers")).unwrap();
         let config = AgentConfig {
             node: node(),
-            host: "127.0.0.1".into(),
+            // A name, so that looking it up is in the test too.
+            host: "localhost".into(),
             port,
             password: "secret".into(),
             layers: layers.clone(),
