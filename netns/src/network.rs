@@ -212,15 +212,21 @@ impl Network {
     }
 
     /// Replaces everything that is published, at once: a connection meets the
-    /// old rules or the new ones. Connections under way stay where they are.
+    /// old rules or the new ones. Connections under way stay where they are;
+    /// UDP senders that found nobody before find a pod now.
     ///
     /// # Errors
-    /// Services that [`ServiceError`] names, or the kernel refuses: then what
-    /// was published before stays.
+    /// Services that [`ServiceError`] names, or the kernel refuses the rules:
+    /// then what was published before stays.
     pub fn publish(&self, services: &[Service]) -> Result<(), NetworkError> {
         service::check(self.services, services)?;
         let chains = ruleset::chains(&self.ground(), services);
-        Ok(Netlink::netfilter()?.transact(nft::replace(&self.bridge, &chains))?)
+        Netlink::netfilter()?.transact(nft::replace(&self.bridge, &chains))?;
+        let udp_ports = service::udp_ports(services);
+        if !udp_ports.is_empty() {
+            conntrack::forget_untranslated(&udp_ports)?;
+        }
+        Ok(())
     }
 
     /// Forgets tracked connections that `address` answers: call it when a pod

@@ -1,6 +1,6 @@
 //! Published services, and what a set of them must keep to. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::subnet::Subnet;
@@ -92,6 +92,13 @@ pub fn check(subnet: Subnet, services: &[Service]) -> Result<(), ServiceError> {
         }
     }
     Ok(())
+}
+
+/// The host's UDP ports that lead to a pod.
+pub fn udp_ports(services: &[Service]) -> BTreeSet<u16> {
+    let with_pods = services.iter().filter(|service| !service.pods.is_empty());
+    let ports = with_pods.flat_map(|service| &service.ports);
+    ports.filter(|port| port.protocol == Protocol::Udp).map(|port| port.host_port).collect()
 }
 
 #[cfg(test)]

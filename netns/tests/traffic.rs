@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use world::{NODE, Namespace, OUTSIDE, PATIENCE, World};
+use world::{NODE, Namespace, OUTSIDE, World};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// A refusal comes at once; this leaves room for a busy machine.
@@ -98,9 +98,8 @@ fn connections_go_to_the_pods_in_turn() {
     let world = World::new();
     let _pods = [world.pod(2), world.pod(3), world.pod(4)];
     world.publish(vec![world.shop(&[2, 3, 4])]);
-    for to in [(NODE, 8080), (NODE, 8080)] {
-        let turn = || world.outside.connect(to).unwrap().ask().0;
-        let six: Vec<String> = (0..6).map(|_| turn()).collect();
+    for (from, to) in [(&world.outside, (NODE, 8080)), (&world.node, (world.shop_address(), 80))] {
+        let six: Vec<String> = (0..6).map(|_| from.connect(to).unwrap().ask().0).collect();
         assert_eq!(six[..3], six[3..]);
         let mut three = six[..3].to_vec();
         three.sort();
@@ -222,23 +221,38 @@ fn pods_cannot_reach_the_nodes_loopback() {
     pod.connect((world.network.bridge_address(), 9001)).unwrap().ask();
 }
 
+/// Sends from one port all the time, as sensors do, and gives who answers.
+fn sensor(world: &World) -> impl Fn() -> std::io::Result<String> {
+    let socket = world.outside.udp();
+    socket.connect((NODE, 5353)).unwrap();
+    move || {
+        socket.send(b"?")?;
+        let mut answer = [0; 64];
+        let length = socket.recv(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+}
+
 #[test]
 fn udp_senders_leave_a_pod_that_is_gone() {
     let world = World::new();
     let (_two, _three) = (world.pod(2), world.pod(3));
     world.publish(vec![world.shop(&[2])]);
-    let sensor = world.outside.udp();
-    let ask = || {
-        sensor.send_to(b"?", (NODE, 5353)).unwrap();
-        let mut answer = [0; 64];
-        let length = sensor.recv(&mut answer).unwrap();
-        String::from_utf8(answer[..length].to_vec()).unwrap()
-    };
-    assert_eq!(ask(), "pod2");
+    let ask = sensor(&world);
+    assert_eq!(ask().unwrap(), "pod2");
     world.publish(vec![world.shop(&[3])]);
-    assert_eq!(ask(), "pod2", "as long as the pod is there, its senders stay");
+    assert_eq!(ask().unwrap(), "pod2", "as long as the pod is there, its senders stay");
     let two = world.address(2);
     assert_eq!(world.on_node(move |network, _| network.forget_pod(two).unwrap()), 1);
-    assert_eq!(ask(), "pod3");
-    assert!(PATIENCE > AT_ONCE);
+    assert_eq!(ask().unwrap(), "pod3");
+}
+
+#[test]
+fn udp_senders_find_a_pod_that_comes_later() {
+    let world = World::new();
+    let _pod = world.pod(2);
+    let ask = sensor(&world);
+    assert_eq!(ask().unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    world.publish(vec![world.shop(&[2])]);
+    assert_eq!(ask().unwrap(), "pod2");
 }
