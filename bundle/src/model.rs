@@ -399,6 +399,9 @@ impl Deployment {
         unique(&format!("{at}.volumes"), pod.volumes.iter().map(|v| &v.name))?;
         let grace = pod.termination_grace_seconds as usize;
         at_most(&format!("{at}.grace (seconds)"), grace, GRACE_SECONDS_MAX as usize)?;
+        let ports = pod.containers.iter().flat_map(|container| &container.ports);
+        let published = ports.filter(|port| port.host_port.is_some()).count();
+        at_most(&format!("{at}.ports (published)"), published, PORTS_MAX)?;
         for volume in &pod.volumes {
             volume.validate(&format!("{at}.volumes.{}", volume.name), bundle)?;
         }
