@@ -14,6 +14,7 @@ mod events;
 mod fetch;
 mod inbox;
 mod options;
+mod receive;
 mod rejected;
 mod session;
 mod worker;

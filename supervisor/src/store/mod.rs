@@ -7,6 +7,7 @@
 //! Never here: what runs. After a crash that is read back from the kernel.
 //! Nothing is written while nothing changes.
 
+mod contents;
 mod disk;
 mod error;
 mod files;

@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use wherry_bundle::Generation;
 
+use super::contents::{Loaded, database_path, load, restore};
 use super::disk::Disk;
 use super::error::{RecordError, StoreError};
 use super::files::sync_dir;
 use super::mirror::{Found, Mirrors};
 use super::outbox::{Outbox, SEQ_JUMP};
 use super::record::{BundleRef, Mirror, OutboxMark};
-use super::state::{Loaded, State, database_path, load, restore};
+use super::state::State;
 use super::{Generations, Stored};
 
 /// Broken databases that are kept for people to look at: more would only

@@ -3,24 +3,24 @@
 //! Each change is one commit of [`Disk`]; changes of the desired state are
 //! then copied to the mirror, and only then acknowledged.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::fcntl::Flock;
 use sled::Batch;
+use wherry_bundle::Generation;
 use wherry_bundle::limits::{ENVELOPE_BYTES_MAX, bounded_text};
 use wherry_bundle::message::{Event, Refused};
-use wherry_bundle::{Digest, Generation};
 
-use super::disk::{Disk, VALUE_BYTES_MAX};
+use super::contents::{
+    META_KEY, REFUSED_KEY, encode, insert_pieces, load, read_envelope, remove_pieces,
+};
+use super::disk::Disk;
 use super::error::{RecordError, StoreError};
 use super::mirror::Mirrors;
-use super::outbox::{EVENT_PREFIX, MARK_KEY, Outbox, event_key, event_seq};
-use super::record::{BundleRef, EventRecord, Meta, Mirror, OutboxMark, Record, RefusedRecord};
+use super::outbox::{EVENT_PREFIX, Outbox, event_key, event_seq};
+use super::record::{BundleRef, EventRecord, Meta, Mirror, Record, RefusedRecord};
 use super::{Generations, NewEvent, OutboxStatus, Stored};
 
-const META_KEY: &[u8] = b"m";
-const REFUSED_KEY: &[u8] = b"r";
-const BUNDLE_PREFIX: &[u8] = b"b";
 /// Added to a record's length for its share of a message.
 const EVENT_OVERHEAD_BYTES: usize = 16;
 /// What a cloud may claim to have stored: beyond it numbers would run out.
@@ -39,17 +39,6 @@ pub(super) struct State {
     pub(super) outbox: Outbox,
     /// Held as long as the store lives.
     pub(super) _lock: Flock<std::fs::File>,
-}
-
-/// Everything in a database but the envelopes, checked.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    /// `None`: the database is empty.
-    pub meta: Option<Meta>,
-    pub refused: Option<RefusedRecord>,
-    pub mark: OutboxMark,
-    /// Number and length of each event's record.
-    pub events: Vec<(u64, usize)>,
 }
 
 impl State {
@@ -278,88 +267,3 @@ impl State {
 }
 
 const EMPTY_REF: BundleRef = BundleRef { generation: 0, bytes: 0, sha256: [0; 32] };
-
-/// Reads and checks what is in a database.
-pub(super) fn load(disk: &Disk) -> Result<Loaded, StoreError> {
-    let meta: Option<Meta> = decode(disk, META_KEY, "meta")?;
-    for reference in meta.iter().flat_map(|meta| [meta.current, meta.last_good]).flatten() {
-        read_envelope(disk, reference)?;
-    }
-    let mut events = Vec::new();
-    for entry in disk.scan(EVENT_PREFIX) {
-        let (key, value) = entry?;
-        events.extend(event_seq(&key).map(|seq| (seq, value.len())));
-    }
-    Ok(Loaded {
-        meta,
-        refused: decode(disk, REFUSED_KEY, "refused")?,
-        mark: decode(disk, MARK_KEY, "outbox")?.unwrap_or_default(),
-        events,
-    })
-}
-
-/// Writes all that a mirror holds into an empty database.
-pub(super) fn restore(disk: &Disk, mirror: &Mirror, mark: OutboxMark) -> Result<(), StoreError> {
-    let mut batch = Batch::default();
-    let envelopes =
-        [(mirror.meta.current, &mirror.current), (mirror.meta.last_good, &mirror.last_good)];
-    for (reference, envelope) in envelopes {
-        if let (Some(reference), Some(envelope)) = (reference, envelope) {
-            insert_pieces(&mut batch, reference, envelope);
-        }
-    }
-    batch.insert(META_KEY, encode("meta", &mirror.meta)?);
-    batch.insert(MARK_KEY, encode("outbox", &mark)?);
-    disk.commit(batch)
-}
-
-fn read_envelope(disk: &Disk, reference: BundleRef) -> Result<Vec<u8>, StoreError> {
-    let mut envelope = Vec::with_capacity(reference.bytes as usize);
-    for entry in disk.scan(&bundle_prefix(reference.generation)) {
-        envelope.extend_from_slice(&entry?.1);
-        if envelope.len() > ENVELOPE_BYTES_MAX {
-            break;
-        }
-    }
-    if Digest::of(&envelope).0 == reference.sha256 {
-        return Ok(envelope);
-    }
-    let source = if envelope.is_empty() { RecordError::Missing } else { RecordError::Checksum };
-    Err(StoreError::Record { record: format!("bundle {}", reference.generation), source })
-}
-
-fn insert_pieces(batch: &mut Batch, reference: BundleRef, envelope: &[u8]) {
-    for (index, piece) in envelope.chunks(VALUE_BYTES_MAX).enumerate() {
-        batch.insert(piece_key(reference.generation, index), piece);
-    }
-}
-
-fn remove_pieces(batch: &mut Batch, reference: BundleRef) {
-    for index in 0..(reference.bytes as usize).div_ceil(VALUE_BYTES_MAX) {
-        batch.remove(piece_key(reference.generation, index));
-    }
-}
-
-fn bundle_prefix(generation: u64) -> Vec<u8> {
-    [BUNDLE_PREFIX, &generation.to_be_bytes()].concat()
-}
-
-fn piece_key(generation: u64, index: usize) -> Vec<u8> {
-    [bundle_prefix(generation).as_slice(), &(index as u64).to_be_bytes()].concat()
-}
-
-fn encode<T: Record>(name: &str, record: &T) -> Result<Vec<u8>, StoreError> {
-    record.to_record().map_err(|source| StoreError::Record { record: name.into(), source })
-}
-
-fn decode<T: Record>(disk: &Disk, key: &[u8], name: &str) -> Result<Option<T>, StoreError> {
-    let Some(value) = disk.get(key)? else { return Ok(None) };
-    let record = T::from_record(&value)
-        .map_err(|source| StoreError::Record { record: name.into(), source })?;
-    Ok(Some(record))
-}
-
-/// The folder of the database below the store's.
-pub(super) fn database_path(dir: &Path) -> PathBuf {
-    dir.join("sled")
-}
