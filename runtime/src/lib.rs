@@ -10,11 +10,24 @@
 //! socket between the two, [`proto`] what they say to each other.
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod client;
+pub mod clock;
+pub mod creator;
+pub mod executor;
 pub mod folders;
 pub mod launcher;
+pub mod layers;
+pub mod mounts;
+pub mod network;
+pub mod oci;
 pub mod packet;
+pub mod process;
 pub mod proto;
+pub mod record;
+#[cfg(test)]
+mod samples;
+pub mod sandbox;
 pub mod seal;
 #[allow(unsafe_code)]
 mod sys;

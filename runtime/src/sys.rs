@@ -131,6 +131,35 @@ pub fn kill_child(pid: Pid, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits for one child and reaps it; its wait status, raw as `waitpid(2)`
+/// gives it.
+///
+/// # Errors
+/// `ECHILD`: it is none of ours.
+pub fn wait_for(child: Pid) -> io::Result<i32> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        if unsafe { libc::waitpid(child.as_raw(), &mut status, 0) } >= 0 {
+            return Ok(status);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Reaps one child that has ended, if any: its pid and raw wait status.
+#[must_use]
+pub fn reap_any() -> Option<(Pid, i32)> {
+    let mut status = 0;
+    // SAFETY: the status outlives the call.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    // ECHILD, no child at all, is as good as none that has ended.
+    (pid > 0).then(|| (Pid::from_raw(pid), status))
+}
+
 /// `struct pidfd_info` of Linux 6.13, first version (`linux/pidfd.h`).
 #[repr(C)]
 #[derive(Default)]

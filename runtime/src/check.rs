@@ -1,0 +1,142 @@
+//! What the launcher checks of each request, whatever the supervisor checked
+//! before: it may be wrong, or no longer itself. Pure.
+
+use std::collections::BTreeSet;
+
+use wherry_bundle::limits::CONTAINERS_MAX;
+use wherry_bundle::model::{is_container_path, is_relative_path};
+
+use crate::oci::CAPABILITIES_KNOWN;
+use crate::proto::{ContainerSpec, PodSpec, Words, split_words};
+
+/// A request that no well-behaved supervisor makes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("refused by the launcher: {at}: {what}")]
+pub struct Refused {
+    at: String,
+    what: &'static str,
+}
+
+/// # Errors
+/// The first thing wrong.
+pub fn pod(spec: &PodSpec) -> Result<(), Refused> {
+    let at = || format!("pod {}", spec.name);
+    let names: BTreeSet<_> = spec.containers.iter().collect();
+    require(!names.is_empty(), at, "has no container")?;
+    require(spec.containers.len() <= CONTAINERS_MAX, at, "has too many containers")?;
+    require(names.len() == spec.containers.len(), at, "has two containers of one name")
+}
+
+/// # Errors
+/// The first thing wrong.
+pub fn container(spec: &ContainerSpec) -> Result<(), Refused> {
+    let at = || format!("container {}", spec.name);
+    let args = words(&spec.args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
+    require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")?;
+    let env = words(&spec.env).ok_or_else(|| refused(at(), "its environment is not words"))?;
+    for word in env {
+        let named = word.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+        require(named, at, "a variable has no name")?;
+    }
+    let cwd = is_container_path(&spec.working_dir);
+    require(cwd, at, "its working folder is not a plain absolute path outside /proc")?;
+    let known = spec.capabilities & !CAPABILITIES_KNOWN == 0;
+    require(known, at, "asks for an unknown capability")?;
+    require((1..=64).contains(&spec.stop_signal), at, "its stop signal does not exist")?;
+    require(!spec.layers.is_empty(), at, "its image has no layer")?;
+    let layers: BTreeSet<_> = spec.layers.iter().collect();
+    // overlayfs refuses the same folder twice (ELOOP).
+    require(layers.len() == spec.layers.len(), at, "its image has a layer twice")?;
+    for mount in &spec.mounts {
+        let at = || format!("container {}, mount at `{}`", spec.name, mount.destination);
+        require(is_relative_path(&mount.source), at, "its source is not a plain relative path")?;
+        let plain = is_container_path(&mount.destination) && mount.destination != "/";
+        require(plain, at, "not a plain absolute path outside /proc")?;
+    }
+    Ok(())
+}
+
+/// The words, if they are what [`crate::proto::join_words`] makes.
+fn words(joined: &Words) -> Option<Vec<&str>> {
+    (joined.is_empty() || joined.ends_with('\0')).then(|| split_words(joined).collect())
+}
+
+fn require(ok: bool, at: impl Fn() -> String, what: &'static str) -> Result<(), Refused> {
+    if ok { Ok(()) } else { Err(refused(at(), what)) }
+}
+
+fn refused(at: String, what: &'static str) -> Refused {
+    Refused { at, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{MountSpec, join_words};
+    use crate::samples;
+
+    #[track_caller]
+    fn check(change: impl Fn(&mut ContainerSpec), expected: Option<&str>) {
+        let mut spec = samples::container();
+        change(&mut spec);
+        let found = container(&spec).err().map(|refused| refused.what);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_no_supervisor_sends_is_refused() {
+        check(|_| {}, None);
+        check(|spec| spec.args.clear(), Some("has no command"));
+        check(|spec| spec.args = join_words(["", "x"]).unwrap(), Some("has no command"));
+        check(
+            |spec| spec.args = Words::try_from("no-end").unwrap(),
+            Some("its arguments are not words"),
+        );
+        check(|spec| spec.env = join_words(["=x"]).unwrap(), Some("a variable has no name"));
+        check(|spec| spec.env = join_words(["x"]).unwrap(), Some("a variable has no name"));
+        let cwd = "its working folder is not a plain absolute path outside /proc";
+        for path in ["", "app", "/a/../b", "/proc", "/proc/self/fd/7", "//x"] {
+            check(|spec| spec.working_dir = path.try_into().unwrap(), Some(cwd));
+        }
+        check(|spec| spec.capabilities = 1 << 41, Some("asks for an unknown capability"));
+        check(|spec| spec.stop_signal = 0, Some("its stop signal does not exist"));
+        check(|spec| spec.layers.clear(), Some("its image has no layer"));
+        check(
+            |spec| {
+                let again = spec.layers[0];
+                spec.layers.push(again).unwrap();
+            },
+            Some("its image has a layer twice"),
+        );
+    }
+
+    #[test]
+    fn hostile_mounts_are_refused() {
+        let mount = |source: &str, destination: &str| MountSpec {
+            source: source.try_into().unwrap(),
+            destination: destination.try_into().unwrap(),
+            read_only: true,
+        };
+        let source = "its source is not a plain relative path";
+        for path in ["", "/etc", "../etc", "a/../../etc", "a//b"] {
+            check(|spec| spec.mounts.push(mount(path, "/data")).unwrap(), Some(source));
+        }
+        let destination = "not a plain absolute path outside /proc";
+        for path in ["/", "data", "/proc/sys", "/a/..", "/a/./b"] {
+            check(|spec| spec.mounts.push(mount("v", path)).unwrap(), Some(destination));
+        }
+    }
+
+    #[test]
+    fn a_pod_has_containers_of_different_names() {
+        let good = samples::pod();
+        assert_eq!(pod(&good), Ok(()));
+        let mut spec = good.clone();
+        spec.containers.clear();
+        assert_eq!(pod(&spec).unwrap_err().what, "has no container");
+        let mut spec = good;
+        let again = spec.containers[0].clone();
+        spec.containers.push(again).unwrap();
+        assert_eq!(pod(&spec).unwrap_err().what, "has two containers of one name");
+    }
+}

@@ -1,0 +1,27 @@
+//! The boot clock: milliseconds since boot, sleep included, never set back.
+//! `clock_gettime(2)`, `CLOCK_BOOTTIME`.
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Now.
+#[must_use]
+pub fn boot_millis() -> u64 {
+    // Fails for unknown clocks only; this one is older than every kernel
+    // that the launcher runs on.
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
+    #[allow(clippy::unnecessary_fallible_conversions)] // 32 bits on some targets
+    let part = |value| u64::try_from(value).unwrap_or(0);
+    part(now.tv_sec()) * 1000 + part(now.tv_nsec()) / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_agrees_with_the_kernels_uptime() {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = text.split(' ').next().unwrap().parse().unwrap();
+        let millis = super::boot_millis() as f64;
+        assert!((millis - uptime * 1000.0).abs() < 2000.0, "{millis} {uptime}");
+    }
+}

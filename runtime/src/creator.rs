@@ -1,0 +1,309 @@
+//! The creator: a process forked for each start of a container, gone as soon
+//! as the container's program runs.
+//!
+//! libcontainer forks by raw `clone3` and changes its caller, so it must not
+//! run in the launcher. Called with `as_sibling`, it makes the container's
+//! first process a child of the launcher, which reaps it with its real exit
+//! status. The mounts made here are in a mount namespace that only the
+//! creator and the container have: the kernel takes them away with it.
+//!
+//! Never here: cgroup limits, layers and folders, which the launcher made
+//! before.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use wherry_bundle::Digest;
+use wherry_bundle::limits::{TEXT_BYTES_MAX, bounded_text};
+use wherry_cgroups::{CgroupPath, Tree};
+
+use crate::executor::ReportingExecutor;
+use crate::folders::{ContainerFolder, Folders};
+use crate::mounts::{self, MountError};
+use crate::packet::{self, Wait};
+use crate::process::{Privileges, Stat};
+use crate::proto::MountSpec;
+use crate::sys;
+
+/// What a container may write outside its volumes. It lies in RAM and counts
+/// for the container's memory limit, which is the real bound where there is
+/// one.
+const WRITABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Name of the folder of libcontainer's own state, below the bundle.
+const STATE_ID: &str = "state";
+/// The creator's socket; nothing else of the launcher's is left open.
+const SOCKET_FD: i32 = 3;
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// What a creator tells the launcher, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    /// The container's first process exists, and waits to be told to go on.
+    Created { pid: i32, start_ticks: u64 },
+    /// Its program was executed.
+    Started,
+    /// It was not; nothing that has to be undone is left but processes in
+    /// the container's cgroup.
+    Failed { text: String },
+}
+
+/// One container to start. All of it was checked.
+#[derive(Debug)]
+pub struct Job<'a> {
+    pub folders: &'a Folders,
+    pub container: &'a ContainerFolder,
+    /// Bottom first; mounted.
+    pub layers: &'a [Digest],
+    pub mounts: &'a [MountSpec],
+    pub capabilities: u64,
+    pub tree: &'a Tree,
+    pub cgroup: &'a CgroupPath,
+    /// Where cgroup file systems are mounted, besides the usual place.
+    pub cgroup_mounts: &'a [PathBuf],
+}
+
+/// Why a container could not be started.
+#[derive(Debug, thiserror::Error)]
+enum CreatorError {
+    #[error("joining the cgroup: {0}")]
+    Cgroup(#[from] wherry_cgroups::Error),
+    #[error("{what}: {source}")]
+    Step { what: &'static str, source: Errno },
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("volume {path}: {source} (it has to be below the volumes' folder, without symlinks)")]
+    Volume { path: String, source: io::Error },
+    #[error("capabilities {missing:#x} (bits) were asked for, which this system does not have")]
+    Capabilities { missing: u64 },
+    #[error("{}", chain(.0))]
+    Runtime(#[from] LibcontainerError),
+    #[error("the container's process has {found:?}, where {wanted:?} was asked for: not started")]
+    Privileges { found: Privileges, wanted: Privileges },
+    #[error("{0}")]
+    Exec(String),
+    #[error("the launcher is gone")]
+    Orphaned,
+}
+
+/// Runs in the forked child, and ends with its exit status. The parent's
+/// descriptors are closed here: nothing of the parent's may be used later.
+pub fn run(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> i32 {
+    sys::reset_signals();
+    let only_socket = sys::place_fd(socket.as_fd(), SOCKET_FD);
+    sys::close_from(SOCKET_FD + 1);
+    let Ok(socket) = only_socket.and_then(|()| sys::take_inherited_fd(SOCKET_FD)) else { return 1 };
+    // For people who look at the process list.
+    let _ = nix::sys::prctl::set_name(c"wherry-creator");
+    match create(job, &socket, launcher) {
+        Ok(()) => report(&socket, &Report::Started),
+        Err(error) => {
+            report(&socket, &Report::Failed { text: bounded_text(&error.to_string()) });
+            1
+        }
+    }
+}
+
+fn report(socket: &OwnedFd, report: &Report) -> i32 {
+    let sent = packet::encode(report)
+        .and_then(|bytes| packet::send_bytes(socket.as_fd(), &bytes, Wait::Yes));
+    i32::from(sent.is_err())
+}
+
+fn create(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> Result<(), CreatorError> {
+    match sys::die_with_parent(launcher) {
+        Ok(true) => {}
+        Ok(false) | Err(_) => return Err(CreatorError::Orphaned),
+    }
+    job.tree.join_self(job.cgroup)?;
+    forget_oom_protection();
+    let own = read_privileges(Pid::this())?;
+    let missing = job.capabilities & !(own.permitted & own.bounding);
+    if missing != 0 {
+        return Err(CreatorError::Capabilities { missing });
+    }
+    check_volumes(job)?;
+    private_mounts(job)?;
+    start(job, socket)
+}
+
+/// libcontainer, from creating to executing.
+fn start(job: &Job<'_>, socket: &OwnedFd) -> Result<(), CreatorError> {
+    let (mut failed, report_failed) = io::pipe().map_err(|source| CreatorError::Io {
+        what: "making a pipe for",
+        path: job.container.path().to_owned(),
+        source,
+    })?;
+    let bundle = job.container.oci();
+    // The bundle and libcontainer's state share the folder.
+    let mut container = ContainerBuilder::new(STATE_ID.into(), SyscallType::default())
+        .with_root_path(&bundle)?
+        .with_executor(ReportingExecutor::new(report_failed))
+        .with_stdin(open("/dev/null".into(), OpenOptions::new().read(true))?)
+        .with_stdout(output(job.container.stdout())?)
+        .with_stderr(output(job.container.stderr())?)
+        .as_init(&bundle)
+        .with_systemd(false)
+        .as_sibling(true)
+        .with_detach(true)
+        .build()?;
+    let Some(pid) = container.pid().map(|pid| Pid::from_raw(pid.as_raw())) else {
+        return Err(CreatorError::Exec("libcontainer made no process".into()));
+    };
+    let found = read_privileges(pid)?;
+    let wanted = Privileges::exactly(job.capabilities);
+    if found != wanted {
+        return Err(CreatorError::Privileges { found, wanted });
+    }
+    let stat = Stat::read(pid).map_err(|source| proc_error(pid, source))?;
+    let created = Report::Created { pid: pid.as_raw(), start_ticks: stat.start_ticks };
+    if report(socket, &created) != 0 {
+        return Err(CreatorError::Orphaned);
+    }
+    container.start()?;
+    // The other end is closed by executing, or by the process's end.
+    let mut text = String::new();
+    let read = failed.by_ref().take(TEXT_BYTES_MAX as u64).read_to_string(&mut text);
+    match read {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(CreatorError::Exec(text)),
+        Err(source) => Err(proc_error(pid, source)),
+    }
+}
+
+fn read_privileges(pid: Pid) -> Result<Privileges, CreatorError> {
+    Privileges::read(pid).map_err(|source| proc_error(pid, source))
+}
+
+fn proc_error(pid: Pid, source: io::Error) -> CreatorError {
+    let path = PathBuf::from(format!("/proc/{pid}"));
+    CreatorError::Io { what: "the container's first process", path, source }
+}
+
+/// A container is no more precious to the kernel than any other process,
+/// should the launcher be. Where it is not allowed, nothing is lost.
+fn forget_oom_protection() {
+    let path = "/proc/self/oom_score_adj";
+    let protected = std::fs::read_to_string(path)
+        .is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|adjustment| adjustment < 0));
+    if protected {
+        let _ = std::fs::write(path, "0");
+    }
+}
+
+/// The container holds its output open for reading too: whoever reads it may
+/// come and go, and it never gets SIGPIPE. `fifo(7)`.
+fn output(path: PathBuf) -> Result<OwnedFd, CreatorError> {
+    open(path, OpenOptions::new().read(true).write(true))
+}
+
+fn open(path: PathBuf, options: &OpenOptions) -> Result<OwnedFd, CreatorError> {
+    match options.open(&path) {
+        Ok(file) => Ok(file.into()),
+        Err(source) => Err(CreatorError::Io { what: "opening", path, source }),
+    }
+}
+
+fn check_volumes(job: &Job<'_>) -> Result<(), CreatorError> {
+    if job.mounts.is_empty() {
+        return Ok(());
+    }
+    let top = job.folders.volumes();
+    let folder = File::open(&top).map_err(|source| CreatorError::Io {
+        what: "opening",
+        path: top,
+        source,
+    })?;
+    for mount in job.mounts {
+        let path = mount.source.as_str();
+        sys::open_beneath(folder.as_fd(), Path::new(path), OFlag::O_PATH)
+            .map_err(|source| CreatorError::Volume { path: path.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+/// A mount namespace of our own with the root file system in it, and without
+/// any cgroup file system: libcontainer, finding none, leaves alone what
+/// `wherry-cgroups` has done.
+fn private_mounts(job: &Job<'_>) -> Result<(), CreatorError> {
+    let step = |what| move |source| CreatorError::Step { what, source };
+    unshare(CloneFlags::CLONE_NEWNS).map_err(step("unsharing the mount namespace"))?;
+    mounts::make_private(Path::new("/"))?;
+    let roots = job.cgroup_mounts.iter().map(PathBuf::as_path);
+    for path in roots.chain([Path::new(CGROUP_ROOT)]) {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(source) => {
+                return Err(CreatorError::Step { what: "hiding the cgroup file system", source });
+            }
+        }
+    }
+    mounts::tmpfs(Path::new(CGROUP_ROOT), 0, 0o755, MsFlags::MS_RDONLY)?;
+    root_file_system(job)
+}
+
+/// Overlay of the layers under a tmpfs.
+fn root_file_system(job: &Job<'_>) -> Result<(), CreatorError> {
+    let writable = job.container.writable();
+    mounts::tmpfs(&writable, WRITABLE_BYTES_MAX, 0o755, MsFlags::empty())?;
+    let (upper, work) = (writable.join("upper"), writable.join("work"));
+    for path in [&upper, &work] {
+        std::fs::create_dir(path).map_err(|source| CreatorError::Io {
+            what: "making folder",
+            path: path.clone(),
+            source,
+        })?;
+    }
+    // Relative names keep the options of 32 layers within one page, which is
+    // all that mount(2) takes.
+    let layers = job.folders.layers();
+    std::env::set_current_dir(&layers).map_err(|source| CreatorError::Io {
+        what: "entering",
+        path: layers,
+        source,
+    })?;
+    let lower: Vec<String> = job.layers.iter().rev().map(Digest::hex).collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.join(":"),
+        upper.display(),
+        work.display()
+    );
+    let rootfs = job.container.rootfs();
+    let flags = MsFlags::MS_NODEV;
+    mount(Some("overlay"), &rootfs, Some("overlay"), flags, Some(options.as_str()))
+        .map_err(|source| MountError::Mount { kind: "overlay", path: rootfs, source })?;
+    std::env::set_current_dir("/").map_err(|source| CreatorError::Io {
+        what: "entering",
+        path: "/".into(),
+        source,
+    })
+}
+
+/// An error with all its causes: libcontainer's outer ones say little.
+fn chain(error: &LibcontainerError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Transparent errors repeat what they wrap.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! One function a request. Each is idempotent, and answers for itself.
+
+use wherry_bundle::Name;
+
+use super::Launcher;
+use super::state::State;
+use crate::proto::{Notice, Packet, Request, Services, Usage};
+use crate::{check, sys};
+
+impl Launcher {
+    pub(super) fn serve_request(&mut self, packet: Packet) {
+        let seq = packet.seq;
+        let ending = self.ending.is_some();
+        match packet.request {
+            Request::List => {
+                let reports: Vec<_> = self.pods.values().map(super::Pod::report).collect();
+                for report in reports {
+                    self.link.send(&Notice::Pod(Box::new(report)));
+                }
+                self.answer(seq, Ok(()));
+            }
+            Request::CreatePod(_)
+            | Request::DefineContainer { .. }
+            | Request::StartContainer { .. }
+                if ending =>
+            {
+                self.answer(seq, Err("the node is ending".into()));
+            }
+            Request::CreatePod(spec) => {
+                let name = spec.name.clone();
+                let checked = check::pod(&spec).map_err(|refused| refused.to_string());
+                let result = checked.and_then(|()| self.create_pod(*spec));
+                self.answer(seq, result.map_err(|text| format!("creating pod {name}: {text}")));
+            }
+            Request::DefineContainer { pod, spec } => {
+                let checked = check::container(&spec).map_err(|refused| refused.to_string());
+                let result = checked.and_then(|()| self.define_container(&pod, &spec));
+                let at = format!("defining {pod}/{}", spec.name);
+                self.answer(seq, result.map_err(|text| format!("{at}: {text}")));
+            }
+            Request::StartContainer { pod, container } => {
+                self.start_container(seq, &pod, &container);
+            }
+            Request::TerminatePod { pod } => {
+                self.terminate(&pod);
+                self.answer(seq, Ok(()));
+            }
+            Request::KillPod { pod } => {
+                let result = self.kill(&pod);
+                self.answer(seq, result.map_err(|text| format!("killing pod {pod}: {text}")));
+            }
+            Request::RemovePod { pod } => self.begin_removal(&pod, Some(seq)),
+            Request::Publish(services) => {
+                let result = self.publish(&services);
+                self.answer(seq, result.map_err(|text| format!("publishing: {text}")));
+            }
+            Request::Usage { pod } => {
+                let result = self.usage(&pod);
+                self.answer(seq, result.map_err(|text| format!("usage of pod {pod}: {text}")));
+            }
+            Request::Stop => {
+                self.answer(seq, Ok(()));
+                self.stop();
+            }
+            Request::Purge => self.purge(seq),
+        }
+    }
+
+    /// To each running container its own signal. One that has ended
+    /// meanwhile is what was wanted.
+    fn terminate(&self, pod: &Name) {
+        let Some(pod) = self.pods.get(pod) else { return };
+        for container in pod.containers.values() {
+            let State::Running(running) = &container.state else { continue };
+            let signal = i32::from(container.stop_signal);
+            let sent = match &running.pidfd {
+                Some(pidfd) => sys::pidfd_kill(std::os::fd::AsFd::as_fd(pidfd), signal),
+                // A child that was not reaped.
+                None => sys::kill_child(running.identity.pid, signal),
+            };
+            if let Err(error) = sent {
+                log::debug!("signal {signal} to {}: {error}", container.cgroup);
+            }
+        }
+    }
+
+    fn kill(&self, pod: &Name) -> Result<(), String> {
+        match self.pods.get(pod) {
+            Some(pod) => self.tree.kill(&pod.cgroup).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    fn publish(&mut self, services: &Services) -> Result<(), String> {
+        self.network.publish(services).map_err(|error| error.to_string())?;
+        let entries = self.host_entries();
+        for pod in self.pods.values().filter(|pod| pod.removal.is_none()) {
+            let spec = &pod.spec;
+            self.network
+                .update_hosts(&spec.name, spec.address, &pod.folder, &entries)
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn usage(&mut self, pod: &Name) -> Result<(), String> {
+        let cgroup = &self.pods.get(pod).ok_or("there is no such pod")?.cgroup;
+        let usage = self.tree.usage(cgroup).map_err(|error| error.to_string())?;
+        let usage = Usage {
+            cpu_micros: usage.cpu_micros,
+            memory_bytes: usage.memory_bytes,
+            memory_bytes_peak: usage.memory_bytes_peak,
+            pids: usage.pids,
+            oom_kills: usage.oom_kills,
+        };
+        self.link.send(&Notice::Usage { pod: pod.clone(), usage });
+        Ok(())
+    }
+}

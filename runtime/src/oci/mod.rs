@@ -1,0 +1,144 @@
+//! Pod and container spec → OCI runtime spec (`config.json`), a pure
+//! function with golden tests.
+//!
+//! Secure by default: a container gets the capabilities that were asked for
+//! and no other, cannot gain any, sees masked and read-only kernel files, and
+//! has its own `/dev`. There is no seccomp filter yet: its place would be
+//! [`crate::executor`], which runs last before the program.
+//! Never here: touching the system.
+
+mod capability;
+mod mounts;
+
+use std::path::PathBuf;
+
+use libcontainer::oci_spec::OciSpecError;
+use libcontainer::oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
+};
+
+use crate::folders::{ContainerFolder, Folders, PodFolder};
+use crate::proto::{ContainerSpec, PodSpec, split_words};
+
+pub use capability::CAPABILITIES_KNOWN;
+
+/// What a program finds when its image and template say nothing.
+pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Open files of a process: what `select(2)` can take; a program that wants
+/// more raises it itself, up to the hard limit.
+const OPEN_FILES_SOFT: u64 = 1024;
+/// The highest it can raise it to, where the launcher itself has that many.
+const OPEN_FILES_HARD_MAX: u64 = 65_536;
+const UMASK: u32 = 0o022;
+
+/// Kernel files that tell about the host or its hardware.
+const MASKED_PATHS: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// Kernel files by which the host could be changed.
+const READ_ONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Where things are for one container, and what the host allows.
+#[derive(Debug)]
+pub struct Place<'a> {
+    pub folders: &'a Folders,
+    pub pod: &'a PodFolder,
+    pub container: &'a ContainerFolder,
+    /// The launcher's own hard limit.
+    pub open_files_max: u64,
+}
+
+/// The spec of one container. Both inputs were checked by [`crate::check`].
+///
+/// # Errors
+/// [`OciSpecError`] only for a bug here.
+pub fn spec(
+    pod: &PodSpec,
+    container: &ContainerSpec,
+    place: &Place<'_>,
+) -> Result<Spec, OciSpecError> {
+    let root = RootBuilder::default().path(place.container.rootfs()).readonly(false).build()?;
+    SpecBuilder::default()
+        .version("1.0.2")
+        .root(root)
+        .hostname(pod.name.as_str())
+        .process(process(container, place.open_files_max)?)
+        .mounts(mounts::mounts(container, place)?)
+        .linux(linux(pod, place.pod)?)
+        .build()
+}
+
+fn process(container: &ContainerSpec, open_files_max: u64) -> Result<Process, OciSpecError> {
+    let user = UserBuilder::default()
+        .uid(container.uid)
+        .gid(container.gid)
+        .umask(UMASK)
+        .additional_gids(container.additional_gids.to_vec())
+        .build()?;
+    let mut env: Vec<String> = split_words(&container.env).map(str::to_owned).collect();
+    if !env.iter().any(|word| word.starts_with("PATH=")) {
+        env.insert(0, DEFAULT_PATH.into());
+    }
+    let args: Vec<String> = split_words(&container.args).map(str::to_owned).collect();
+    ProcessBuilder::default()
+        .terminal(false)
+        .user(user)
+        .args(args)
+        .env(env)
+        .cwd(PathBuf::from(container.working_dir.as_str()))
+        .capabilities(capability::sets(container.capabilities)?)
+        .rlimits(vec![open_files(open_files_max)?])
+        .no_new_privileges(true)
+        .build()
+}
+
+fn open_files(host_max: u64) -> Result<PosixRlimit, OciSpecError> {
+    let hard = host_max.min(OPEN_FILES_HARD_MAX);
+    PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .soft(hard.min(OPEN_FILES_SOFT))
+        .hard(hard)
+        .build()
+}
+
+fn linux(pod: &PodSpec, folder: &PodFolder) -> Result<Linux, OciSpecError> {
+    let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let shared =
+        |typ, kind| LinuxNamespaceBuilder::default().typ(typ).path(folder.namespace(kind)).build();
+    let mut namespaces: Vec<LinuxNamespace> = vec![
+        own(LinuxNamespaceType::Pid)?,
+        own(LinuxNamespaceType::Mount)?,
+        own(LinuxNamespaceType::Cgroup)?,
+        shared(LinuxNamespaceType::Ipc, "ipc")?,
+        shared(LinuxNamespaceType::Uts, "uts")?,
+    ];
+    if pod.address.is_some() {
+        namespaces.push(shared(LinuxNamespaceType::Network, "net")?);
+    }
+    let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces)
+        .masked_paths(owned(&MASKED_PATHS))
+        .readonly_paths(owned(&READ_ONLY_PATHS))
+        .build()?;
+    // Limits are set by `wherry-cgroups`, before libcontainer is called.
+    linux.set_resources(None).set_devices(None);
+    Ok(linux)
+}
+
+#[cfg(test)]
+mod tests;

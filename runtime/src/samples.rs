@@ -1,0 +1,56 @@
+//! Specs for unit tests.
+
+use std::net::Ipv4Addr;
+
+use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::{Digest, Generation, Name};
+
+use crate::proto::{ContainerSpec, MountSpec, PodSpec, join_words};
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn pod() -> PodSpec {
+    PodSpec {
+        name: name("web-3"),
+        deployment: name("web"),
+        generation: Generation(7),
+        hash: Digest([0xab; 32]),
+        address: Some(Ipv4Addr::new(10, 87, 0, 5)),
+        restart_policy: RestartPolicy::Always,
+        grace_millis: 30_000,
+        containers: [name("nginx"), name("lion")].into_iter().collect(),
+    }
+}
+
+pub fn container() -> ContainerSpec {
+    ContainerSpec {
+        name: name("nginx"),
+        args: join_words(["nginx", "-g", "daemon off;"]).unwrap(),
+        env: join_words(["LION=1"]).unwrap(),
+        working_dir: "/srv".try_into().unwrap(),
+        uid: 33,
+        gid: 34,
+        additional_gids: [4, 5].into_iter().collect(),
+        capabilities: 1 << 10 | 1 << 40,
+        cpu_millis: Some(250),
+        memory_bytes: Some(32 << 20),
+        layers: [Digest([1; 32]), Digest([2; 32])].into_iter().collect(),
+        mounts: [
+            MountSpec {
+                source: "abcd/deep".try_into().unwrap(),
+                destination: "/etc/lion/deep".try_into().unwrap(),
+                read_only: true,
+            },
+            MountSpec {
+                source: "abcd/lion".try_into().unwrap(),
+                destination: "/etc/lion".try_into().unwrap(),
+                read_only: true,
+            },
+        ]
+        .into_iter()
+        .collect(),
+        stop_signal: 3,
+    }
+}
