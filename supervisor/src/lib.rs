@@ -8,8 +8,10 @@
 pub mod agent;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod layers;
 pub mod logger;
 pub mod logs;
 pub mod store;
 pub mod subnet;
+pub mod supervisor;

@@ -1,0 +1,72 @@
+//! The command line's side of the control socket.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::protocol::{RESPONSE_BYTES_MAX, Request, Response};
+use super::stream::{Frames, StreamError};
+
+/// An answer of the loop takes milliseconds; a supervisor that is busy
+/// committing to a slow flash takes longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(
+        "no node answers at {}: {source} (is `wherry run` running, and is this its run_dir? \
+         give --config or --run-dir)",
+        path.display()
+    )]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("{}: {source} (only root may ask the node)", path.display())]
+    Denied { path: PathBuf, source: io::Error },
+    #[error("the node's answer: {0}")]
+    Stream(#[from] StreamError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("the node answered something else: its version differs from this command's")]
+    Unexpected,
+}
+
+/// One question and its answers.
+#[derive(Debug)]
+pub struct Client {
+    frames: Frames,
+}
+
+impl Client {
+    /// Connects to the socket at `path` and asks.
+    ///
+    /// # Errors
+    /// Nobody listens there, or this user may not connect.
+    pub fn ask(path: &Path, request: &Request) -> Result<Self, ClientError> {
+        let stream = UnixStream::connect(path).map_err(|source| {
+            let path = path.to_owned();
+            if source.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::Denied { path, source }
+            } else {
+                ClientError::Connect { path, source }
+            }
+        })?;
+        // A follower of logs waits as long as its container is silent.
+        let waits = matches!(request, Request::Logs(query) if query.follow);
+        let timeout = (!waits).then_some(ANSWER_TIMEOUT);
+        let mut frames = Frames::new(stream, timeout, ANSWER_TIMEOUT)?;
+        frames.send(request)?;
+        Ok(Self { frames })
+    }
+
+    /// The next answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the node's reason, or the connection's
+    /// end.
+    pub fn answer(&mut self) -> Result<Response, ClientError> {
+        match self.frames.receive(RESPONSE_BYTES_MAX)? {
+            Response::Error(reason) => Err(ClientError::Refused(reason)),
+            response => Ok(response),
+        }
+    }
+}

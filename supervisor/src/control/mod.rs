@@ -1,0 +1,18 @@
+//! The node's local control socket, `RUN/wherry.sock`: how the command line
+//! asks the supervisor.
+//!
+//! A Unix stream for root only. A client sends one [`Request`], gets one or
+//! more [`Response`]s, and the connection ends. Each is one frame
+//! ([`wherry_bundle::frame`]) of one schema byte and postcard.
+//! Never here: anything from the network.
+
+pub mod client;
+pub mod protocol;
+pub mod server;
+mod stream;
+
+pub use client::{Client, ClientError};
+pub use protocol::{
+    ContainerDescription, MountDescription, PodDescription, PodUsage, Request, Response,
+};
+pub use server::{Ask, Server};

@@ -1,0 +1,140 @@
+//! What the command line and the supervisor say to each other.
+//!
+//! Both are one binary, but a new command line may meet an old supervisor:
+//! [`SCHEMA`] tells.
+
+use serde::{Deserialize, Serialize};
+use wherry_bundle::Name;
+use wherry_bundle::message::{Event, LogLine, LogQuery, NodeStatus, PodStatus};
+use wherry_bundle::model::{Port, RestartPolicy};
+
+/// Changes whenever the postcard form of a type here does.
+pub const SCHEMA: u8 = 1;
+/// A request is a name and a few numbers.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// The largest response is the status of a full node: 128 pods of 16
+/// containers at some 100 bytes each, with room.
+pub const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Answered by [`Response::Status`].
+    Status,
+    /// A pod, or all pods of a deployment: [`Response::Pods`].
+    Describe { pod: Name },
+    /// The newest events, oldest first: [`Response::Events`].
+    Events { tail: u32 },
+    /// [`Response::LogLines`], again and again, then [`Response::Done`].
+    Logs(LogQuery),
+    /// Ends the node: [`Response::Ending`]. With `all` every pod and all that
+    /// was made for it goes too.
+    Stop { all: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    Status(Box<NodeStatus>),
+    Pods(Vec<PodDescription>),
+    Events(Vec<Event>),
+    LogLines(Vec<LogLine>),
+    Done,
+    /// The process that ends: the launcher.
+    Ending {
+        pid: u32,
+    },
+    /// Why it cannot be answered, and what to do.
+    Error(String),
+}
+
+/// Everything known about a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodDescription {
+    pub status: PodStatus,
+    /// What it is made of; pods of the same hash need not be replaced.
+    pub hash: String,
+    /// It is what the current bundle asks for.
+    pub current: bool,
+    /// Absent while it only waits to be made.
+    pub restart_policy: Option<RestartPolicy>,
+    pub grace_seconds: u64,
+    /// From the current bundle: empty if the pod is of an older one.
+    pub containers: Vec<ContainerDescription>,
+    pub usage: Option<PodUsage>,
+    /// Its latest events, oldest first.
+    pub events: Vec<Event>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerDescription {
+    pub name: Name,
+    pub image: String,
+    pub args: Vec<String>,
+    pub user: u32,
+    pub capabilities: Vec<String>,
+    pub cpu_millis: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    pub ports: Vec<Port>,
+    pub mounts: Vec<MountDescription>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountDescription {
+    pub path: String,
+    /// Kind and name of the config map or secret. Never its contents.
+    pub source: String,
+}
+
+/// By the pod's cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodUsage {
+    pub cpu_micros: u64,
+    pub memory_bytes: u64,
+    pub memory_bytes_peak: u64,
+    pub processes: u64,
+    pub oom_kills: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use wherry_bundle::wire;
+
+    use super::*;
+
+    fn hex<T: Serialize>(value: &T) -> String {
+        wire::encode(SCHEMA, value).unwrap().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Fails when the form changes: then [`SCHEMA`] has to.
+    #[test]
+    fn the_form_is_on_record() {
+        let name = |text: &str| Name::new(text).unwrap();
+        let logs = Request::Logs(LogQuery {
+            pod: name("web-1"),
+            container: Some(name("lion")),
+            tail: Some(300),
+            since_seconds: None,
+            follow: true,
+        });
+        for (request, form) in [
+            (Request::Status, "0100"),
+            (Request::Describe { pod: name("web") }, "010103776562"),
+            (Request::Events { tail: 20 }, "010214"),
+            (logs, "0103057765622d3101046c696f6e01ac020001"),
+            (Request::Stop { all: true }, "010401"),
+        ] {
+            assert_eq!(hex(&request), form, "{request:?}");
+            let bytes = wire::encode(SCHEMA, &request).unwrap();
+            assert_eq!(wire::decode::<Request>(SCHEMA, &bytes).unwrap(), request);
+        }
+        for (response, form) in [
+            (Response::Pods(vec![]), "010100"),
+            (Response::Events(vec![]), "010200"),
+            (Response::LogLines(vec![]), "010300"),
+            (Response::Done, "0104"),
+            (Response::Ending { pid: 300 }, "0105ac02"),
+            (Response::Error("no".into()), "0106026e6f"),
+        ] {
+            assert_eq!(hex(&response), form, "{response:?}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The supervisor's side of the control socket: a thread that accepts, and
+//! one for each connection, so that a slow client waits for itself only.
+//!
+//! Never here: answers. Questions go to the supervisor's loop as [`Ask`]s;
+//! only logs are read here, since that can take as long as the client likes.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use wherry_bundle::message::LogQuery;
+
+use super::protocol::{REQUEST_BYTES_MAX, Request, Response};
+use super::stream::{Frames, StreamError};
+use crate::logs::{self, LogFolder, Progress};
+
+/// People at one gateway, and a few followers of logs.
+pub const CONNECTIONS_MAX: usize = 8;
+/// Reading log files and encoding a status; no recursion.
+const STACK_BYTES: usize = 256 * 1024;
+/// A client that does not send its question.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A client that does not take its answer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The loop answers at once, or after the launcher did.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+const SOCKET_MODE: u32 = 0o600;
+/// After `accept` failed for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A question for the supervisor's loop.
+#[derive(Debug)]
+pub struct Ask {
+    pub request: Request,
+    /// One answer; nobody may be listening any more.
+    pub answer: SyncSender<Response>,
+}
+
+/// Serves until the process ends.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}: {source}", path.display())]
+pub struct ServerError {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What each connection needs.
+struct Shared {
+    connections: AtomicUsize,
+    folder: LogFolder,
+    progress: Arc<Progress>,
+    /// False: the supervisor is ending.
+    ask: Box<dyn Fn(Ask) -> bool + Send + Sync>,
+}
+
+impl Server {
+    /// Listens at `path`, in place of whoever listened there before.
+    ///
+    /// # Errors
+    /// The socket cannot be made, or no thread is left.
+    pub fn start(
+        path: &Path,
+        folder: LogFolder,
+        progress: Arc<Progress>,
+        ask: impl Fn(Ask) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, ServerError> {
+        let error = |what| move |source| ServerError { what, path: path.to_owned(), source };
+        let listener = listen(path).map_err(error("listen at"))?;
+        let shared = Arc::new(Shared {
+            connections: AtomicUsize::new(0),
+            folder,
+            progress,
+            ask: Box::new(ask),
+        });
+        thread::Builder::new()
+            .name("wherry-control".into())
+            .stack_size(STACK_BYTES)
+            .spawn(move || accept(&listener, &shared))
+            .map_err(error("start a thread for"))?;
+        Ok(Self { path: path.to_owned() })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A command that comes now is told at once that nobody is there.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The socket gets its name only once its mode is set.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, Permissions::from_mode(SOCKET_MODE))?;
+    fs::rename(&new, path)?;
+    Ok(listener)
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                log::warn!("control socket: accept: {error}");
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
+        if shared.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+            refuse(stream);
+            continue;
+        }
+        let connection = Connection(Arc::clone(shared));
+        let thread = thread::Builder::new().name("wherry-client".into()).stack_size(STACK_BYTES);
+        if let Err(error) = thread.spawn(move || connection.serve(stream)) {
+            log::warn!("control socket: no thread for a client: {error}");
+        }
+    }
+}
+
+/// Without a thread, so without waiting: the answer fits in the socket.
+fn refuse(stream: UnixStream) {
+    let busy = format!("{CONNECTIONS_MAX} clients are connected already: try again later");
+    let sent = Frames::new(stream, Some(REQUEST_TIMEOUT), Duration::from_millis(10))
+        .and_then(|mut frames| frames.send(&Response::Error(busy)));
+    if let Err(error) = sent {
+        log::debug!("control socket: {error}");
+    }
+}
+
+/// Counts as long as it lives.
+struct Connection(Arc<Shared>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    fn serve(&self, stream: UnixStream) {
+        let result = Frames::new(stream, Some(REQUEST_TIMEOUT), RESPONSE_TIMEOUT)
+            .and_then(|mut frames| self.exchange(&mut frames));
+        if let Err(error) = result {
+            log::debug!("control socket: {error}");
+        }
+    }
+
+    fn exchange(&self, frames: &mut Frames) -> Result<(), StreamError> {
+        match frames.receive(REQUEST_BYTES_MAX) {
+            Ok(Request::Logs(query)) => self.logs(frames, &query),
+            Ok(request) => {
+                let (answer, answered) = mpsc::sync_channel(1);
+                let response = if (self.0.ask)(Ask { request, answer }) {
+                    let answer = answered.recv_timeout(ANSWER_TIMEOUT);
+                    answer.unwrap_or_else(|_| Response::Error("no answer in time".into()))
+                } else {
+                    Response::Error("the node is ending".into())
+                };
+                frames.send(&response)
+            }
+            Err(StreamError::Wire(error)) => {
+                let text = format!("{error}: command and node are of different versions");
+                frames.send(&Response::Error(text))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn logs(&self, frames: &mut Frames, query: &LogQuery) -> Result<(), StreamError> {
+        let Shared { folder, progress, .. } = &*self.0;
+        let mut broken = None;
+        let socket = frames.socket().try_clone().map_err(StreamError::Deadline)?;
+        let result = logs::stream(
+            folder,
+            query,
+            progress,
+            |lines| match frames.send(&Response::LogLines(lines)) {
+                Ok(()) => true,
+                Err(error) => {
+                    broken = Some(error);
+                    false
+                }
+            },
+            || !is_closed(&socket),
+        );
+        match (broken, result) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => frames.send(&Response::Done),
+            (None, Err(error)) => frames.send(&Response::Error(error.to_string())),
+        }
+    }
+}
+
+/// Whether the other side has gone, while nothing is being sent to it
+/// (`unix(7)`: a closed peer is a hang-up, which poll(2) always reports).
+fn is_closed(socket: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Instant;
+
+    use wherry_bundle::Name;
+    use wherry_bundle::message::LogStream;
+
+    use super::*;
+    use crate::clock::WallNanos;
+    use crate::control::{Client, ClientError};
+    use crate::logs::Collector;
+    use crate::logs::cri::Encoder;
+
+    fn start(dir: &Path, collector: &Collector) -> (Server, PathBuf) {
+        let path = dir.join("wherry.sock");
+        let server = Server::start(
+            &path,
+            collector.folder().clone(),
+            collector.progress(),
+            |Ask { request, answer }| match request {
+                Request::Events { tail } => answer.send(Response::Ending { pid: tail }).is_ok(),
+                Request::Stop { .. } => false,
+                Request::Status | Request::Describe { .. } | Request::Logs(_) => {
+                    answer.send(Response::Error("why".into())).is_ok()
+                }
+            },
+        );
+        (server.unwrap(), path)
+    }
+
+    fn collector(dir: &Path) -> Collector {
+        Collector::start(LogFolder::new(dir.join("logs"), 1 << 20)).unwrap()
+    }
+
+    #[test]
+    fn questions_are_answered_and_errors_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let collector = collector(dir.path());
+        let (server, path) = start(dir.path(), &collector);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let answer = |request| Client::ask(&path, &request).unwrap().answer();
+        assert_eq!(answer(Request::Events { tail: 7 }).unwrap(), Response::Ending { pid: 7 });
+        let error = answer(Request::Status).unwrap_err();
+        assert!(matches!(&error, ClientError::Refused(why) if why == "why"), "{error}");
+        let error = answer(Request::Stop { all: false }).unwrap_err();
+        assert!(error.to_string().contains("ending"), "{error}");
+        // Another supervisor takes the place of one that was killed.
+        std::mem::forget(server);
+        let (server, _) = start(dir.path(), &collector);
+        assert_eq!(answer(Request::Events { tail: 8 }).unwrap(), Response::Ending { pid: 8 });
+        drop(server);
+        let error = Client::ask(&path, &Request::Status).unwrap_err();
+        assert!(matches!(error, ClientError::Connect { .. }), "{error}");
+    }
+
+    #[test]
+    fn logs_are_followed_until_the_client_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let collector = collector(dir.path());
+        let (_server, path) = start(dir.path(), &collector);
+        let [pod, container] = ["web-1", "lion"].map(|text| Name::new(text).unwrap());
+        let mut records = Vec::new();
+        Encoder::default().feed(b"one\n", WallNanos(1), LogStream::Stdout, &mut records);
+        collector.folder().append(&pod, &container, &records).unwrap();
+        let query =
+            LogQuery { pod, container: None, tail: None, since_seconds: None, follow: true };
+        let mut client = Client::ask(&path, &Request::Logs(query.clone())).unwrap();
+        let text = |client: &mut Client| match client.answer().unwrap() {
+            Response::LogLines(lines) => lines.into_iter().map(|l| l.text).collect::<String>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(text(&mut client), "one");
+        collector.folder().append(&query.pod, &container, &records).unwrap();
+        assert_eq!(text(&mut client), "one");
+        drop(client);
+        let start = Instant::now();
+        let once = LogQuery { follow: false, ..query };
+        let mut client = Client::ask(&path, &Request::Logs(once)).unwrap();
+        assert_eq!(text(&mut client), "oneone");
+        assert_eq!(client.answer().unwrap(), Response::Done);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn too_many_clients_and_noise_harm_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let collector = collector(dir.path());
+        let (_server, path) = start(dir.path(), &collector);
+        let mut noisy = UnixStream::connect(&path).unwrap();
+        noisy.write_all(&[0xff; 100]).unwrap();
+        let mut other = UnixStream::connect(&path).unwrap();
+        wherry_bundle::frame::write(&mut Wire(&mut other), &[9, 0]).unwrap();
+        let reply = wherry_bundle::frame::read(&mut Wire(&mut other), 1000).unwrap().unwrap();
+        assert!(String::from_utf8_lossy(&reply).contains("different versions"));
+        let silent: Vec<UnixStream> =
+            (0..CONNECTIONS_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        let refused = |client: Result<Client, ClientError>| {
+            let error = client.and_then(|mut client| client.answer()).unwrap_err();
+            error.to_string().contains("clients are connected already")
+        };
+        let start = Instant::now();
+        while !refused(Client::ask(&path, &Request::Status)) {
+            assert!(start.elapsed() < REQUEST_TIMEOUT, "nobody was refused");
+        }
+        drop(silent);
+        while refused(Client::ask(&path, &Request::Status)) {
+            assert!(start.elapsed() < REQUEST_TIMEOUT, "nobody is served any more");
+        }
+    }
+
+    struct Wire<'a>(&'a mut UnixStream);
+
+    impl embedded_io::ErrorType for Wire<'_> {
+        type Error = embedded_io::ErrorKind;
+    }
+
+    impl embedded_io::Read for Wire<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
+            io::Read::read(self.0, buffer).map_err(|error| error.kind().into())
+        }
+    }
+
+    impl embedded_io::Write for Wire<'_> {
+        fn write(&mut self, buffer: &[u8]) -> Result<usize, Self::Error> {
+            io::Write::write(self.0, buffer).map_err(|error| error.kind().into())
+        }
+        fn flush(&mut self) -> Result<(), Self::Error> {
+            Ok(())
+        }
+    }
+}

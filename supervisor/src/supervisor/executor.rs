@@ -1,0 +1,318 @@
+//! Does what a plan asks for: turns each action into requests to the
+//! launcher, and their answers into one outcome an action.
+//!
+//! Never here: deciding, retrying. Each request is idempotent, and whether it
+//! is asked again is the reconciler's affair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use wherry_bundle::{Bundle, Digest, Name};
+use wherry_core::{Action, ObservedPod};
+use wherry_runtime::client::LauncherClient;
+use wherry_runtime::packet::PacketError;
+use wherry_runtime::proto::{Packet, Request};
+
+use super::spec::PodOrder;
+use super::{translate, volumes};
+use crate::subnet::Subnet;
+
+/// The launcher cannot be talked to: this process has to end, and the
+/// launcher, if it lives, starts another.
+#[derive(Debug, thiserror::Error)]
+#[error("the launcher does not take requests: {0}")]
+pub struct LauncherLost(PacketError);
+
+/// What came of a request or an action.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done(Action),
+    /// The pod is there, with all its containers.
+    Created(Name, ObservedPod),
+    Failed(Action, String),
+    /// All pods were reported.
+    Listed,
+    /// Whether the usage came or not, nothing more is to be expected.
+    UsageAnswered(u32),
+    /// The launcher could not end the node.
+    NotEnded(String),
+}
+
+#[derive(Debug)]
+pub struct Executor {
+    launcher: LauncherClient,
+    subnet: Subnet,
+    volumes: PathBuf,
+    next_seq: u32,
+    /// What each unanswered request is part of.
+    asked: BTreeMap<u32, Purpose>,
+    /// Actions with unanswered requests.
+    running: BTreeMap<Action, Running>,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    Action(Action),
+    List,
+    Usage,
+    End,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    unanswered: usize,
+    error: Option<String>,
+    /// For `CreatePod`: what is there when all is done.
+    pod: Option<ObservedPod>,
+}
+
+impl Executor {
+    #[must_use]
+    pub fn new(launcher: LauncherClient, subnet: Subnet, volumes: PathBuf) -> Self {
+        Self {
+            launcher,
+            subnet,
+            volumes,
+            next_seq: 1,
+            asked: BTreeMap::new(),
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// Asks for all pods.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn list(&mut self) -> Result<(), LauncherLost> {
+        self.ask(Purpose::List, Request::List).map(drop)
+    }
+
+    /// Asks what a pod uses; the number names the question.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn usage(&mut self, pod: &Name) -> Result<u32, LauncherLost> {
+        self.ask(Purpose::Usage, Request::Usage { pod: pod.clone() })
+    }
+
+    /// Ends launcher and supervisor, with `all` every pod as well.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn end(&mut self, all: bool) -> Result<(), LauncherLost> {
+        let request = if all { Request::Purge } else { Request::Stop };
+        self.ask(Purpose::End, request).map(drop)
+    }
+
+    /// Begins `action`; its outcome comes by [`Self::answered`], or at once
+    /// when it could not even be asked for. `Fetch` is not for the launcher.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn begin(
+        &mut self,
+        action: Action,
+        bundle: Option<&Bundle>,
+    ) -> Result<Option<Outcome>, LauncherLost> {
+        let (requests, pod) = match self.requests(&action, bundle) {
+            Ok(requests) => requests,
+            Err(error) => return Ok(Some(Outcome::Failed(action, error))),
+        };
+        let running = Running { unanswered: requests.len(), error: None, pod };
+        self.running.insert(action.clone(), running);
+        for request in requests {
+            self.ask(Purpose::Action(action.clone()), request)?;
+        }
+        Ok(None)
+    }
+
+    /// The answer to request `seq`. The outcome, if it was the last one that
+    /// its action waited for.
+    pub fn answered(&mut self, seq: u32, result: Result<(), String>) -> Option<Outcome> {
+        let action = match self.asked.remove(&seq)? {
+            Purpose::Action(action) => action,
+            Purpose::List => return Some(Outcome::Listed),
+            Purpose::Usage => return Some(Outcome::UsageAnswered(seq)),
+            Purpose::End => return result.err().map(Outcome::NotEnded),
+        };
+        let running = self.running.get_mut(&action)?;
+        running.unanswered = running.unanswered.saturating_sub(1);
+        // The first error is the cause of those that follow.
+        running.error = running.error.take().or(result.err());
+        if running.unanswered > 0 {
+            return None;
+        }
+        let running = self.running.remove(&action)?;
+        Some(match (running.error, running.pod, action) {
+            (Some(error), _, action) => Outcome::Failed(action, error),
+            (None, Some(made), Action::CreatePod { pod, .. }) => Outcome::Created(pod, made),
+            (None, _, action) => Outcome::Done(action),
+        })
+    }
+
+    /// Actions that have no outcome yet.
+    pub fn in_flight(&self) -> impl Iterator<Item = &Action> {
+        self.running.keys()
+    }
+
+    /// Removes volumes of pods that are neither in `used` nor being made.
+    pub fn prune_volumes(&self, mut used: BTreeSet<Digest>) {
+        used.extend(
+            self.running.values().filter_map(|running| running.pod.as_ref()).map(|p| p.hash),
+        );
+        if let Err(error) = volumes::prune(&self.volumes, &used) {
+            log::warn!("unused volumes are left: {error}");
+        }
+    }
+
+    fn requests(
+        &self,
+        action: &Action,
+        bundle: Option<&Bundle>,
+    ) -> Result<(Vec<Request>, Option<ObservedPod>), String> {
+        let request = match action {
+            Action::CreatePod { pod, deployment, address } => {
+                let (requests, made) = self.create(pod, deployment, *address, bundle)?;
+                return Ok((requests, Some(made)));
+            }
+            Action::StartContainer { pod, container } => {
+                Request::StartContainer { pod: pod.clone(), container: container.clone() }
+            }
+            Action::TerminatePod { pod } => Request::TerminatePod { pod: pod.clone() },
+            Action::KillPod { pod } => Request::KillPod { pod: pod.clone() },
+            Action::RemovePod { pod } => Request::RemovePod { pod: pod.clone() },
+            Action::Publish { publication } => {
+                let services = translate::services(publication, self.subnet);
+                Request::Publish(Box::new(services.ok_or("it does not fit in one request")?))
+            }
+            Action::Fetch { .. } => return Err("layers are fetched by the agent".into()),
+        };
+        Ok((vec![request], None))
+    }
+
+    fn create(
+        &self,
+        pod: &Name,
+        deployment: &Name,
+        number: Option<u16>,
+        bundle: Option<&Bundle>,
+    ) -> Result<(Vec<Request>, ObservedPod), String> {
+        let found = bundle.and_then(|bundle| Some((bundle, bundle.deployment(deployment)?)));
+        let (bundle, deployment) =
+            found.ok_or_else(|| format!("no bundle has deployment `{deployment}`"))?;
+        let address = match number {
+            Some(number) => {
+                let address = self.subnet.pod(number);
+                Some(address.ok_or_else(|| format!("{} has no host {number}", self.subnet))?)
+            }
+            None => None,
+        };
+        let order =
+            PodOrder::new(bundle, deployment, pod, address).map_err(|error| error.to_string())?;
+        volumes::write(&self.volumes, bundle, deployment).map_err(|error| error.to_string())?;
+        let made = translate::created_pod(&order, number);
+        let mut requests = vec![Request::CreatePod(Box::new(order.pod))];
+        requests.extend(
+            order
+                .containers
+                .into_iter()
+                .map(|spec| Request::DefineContainer { pod: pod.clone(), spec: Box::new(spec) }),
+        );
+        Ok((requests, made))
+    }
+
+    fn ask(&mut self, purpose: Purpose, request: Request) -> Result<u32, LauncherLost> {
+        let seq = self.next_seq;
+        self.next_seq = self.next_seq.wrapping_add(1);
+        self.launcher.send(&Packet { seq, request }).map_err(LauncherLost)?;
+        self.asked.insert(seq, purpose);
+        Ok(seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use wherry_runtime::packet::{self, Received, Wait};
+
+    use super::*;
+    use crate::supervisor::sample::{self, name};
+
+    fn executor(volumes: &std::path::Path) -> (Executor, OwnedFd) {
+        let (own, launcher) = packet::pair().unwrap();
+        let client = LauncherClient::new(own);
+        (Executor::new(client, Subnet::default(), volumes.to_owned()), launcher)
+    }
+
+    fn requests(launcher: &OwnedFd) -> Vec<Packet> {
+        let mut buffer = Vec::new();
+        let mut all = Vec::new();
+        while let Received::Packet(packet) =
+            packet::receive(launcher.as_fd(), &mut buffer, Wait::No).unwrap()
+        {
+            all.push(packet);
+        }
+        all
+    }
+
+    #[test]
+    fn a_pod_is_there_when_all_of_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut executor, launcher) = executor(dir.path());
+        let bundle = sample::bundle();
+        let action =
+            Action::CreatePod { pod: name("web-1"), deployment: name("web"), address: Some(2) };
+        assert_eq!(executor.begin(action.clone(), Some(&bundle)).unwrap(), None);
+        assert!(executor.in_flight().eq([&action]));
+        let hash = bundle.pod_hash(&bundle.deployments[0]);
+        assert!(dir.path().join(hash.hex()).join("keys/key.pem").exists());
+        let asked = requests(&launcher);
+        let [create, define] = &asked[..] else { panic!("{asked:?}") };
+        assert!(matches!(&create.request, Request::CreatePod(spec) if spec.hash == hash));
+        assert!(matches!(&define.request, Request::DefineContainer { .. }));
+        executor.prune_volumes(BTreeSet::new());
+        assert!(dir.path().join(hash.hex()).exists(), "pruned while the pod is being made");
+        assert_eq!(executor.answered(create.seq, Ok(())), None);
+        match executor.answered(define.seq, Ok(())) {
+            Some(Outcome::Created(pod, made)) => {
+                assert_eq!((pod, made.hash, made.complete), (name("web-1"), hash, true));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(executor.in_flight().count(), 0);
+        assert_eq!(executor.answered(define.seq, Ok(())), None, "answered twice");
+        executor.prune_volumes(BTreeSet::new());
+        assert!(!dir.path().join(hash.hex()).exists());
+    }
+
+    #[test]
+    fn the_first_error_is_told_once_all_are_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut executor, launcher) = executor(dir.path());
+        let action =
+            Action::CreatePod { pod: name("web-1"), deployment: name("web"), address: None };
+        executor.begin(action.clone(), Some(&sample::bundle())).unwrap();
+        let seqs: Vec<u32> = requests(&launcher).iter().map(|packet| packet.seq).collect();
+        assert_eq!(executor.answered(seqs[0], Err("no bridge".into())), None);
+        assert_eq!(
+            executor.answered(seqs[1], Err("no such pod".into())),
+            Some(Outcome::Failed(action, "no bridge".into()))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_fails_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut executor, launcher) = executor(dir.path());
+        for (deployment, address) in [("web", Some(1)), ("other", Some(2))] {
+            let action =
+                Action::CreatePod { pod: name("x-1"), deployment: name(deployment), address };
+            let outcome = executor.begin(action, Some(&sample::bundle())).unwrap();
+            assert!(matches!(outcome, Some(Outcome::Failed(..))), "{outcome:?}");
+        }
+        assert_eq!(requests(&launcher), []);
+        drop(launcher);
+        executor.list().unwrap_err();
+    }
+}

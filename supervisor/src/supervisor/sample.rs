@@ -1,0 +1,105 @@
+//! A small bundle for tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::model::{
+    Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate, Port,
+    Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+};
+use wherry_bundle::{Bundle, Digest, Generation, Name};
+
+pub fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+pub fn bundle() -> Bundle {
+    let secret = ConfigRef { kind: ConfigKind::Secret, name: name("keys") };
+    let map = ConfigRef { kind: ConfigKind::ConfigMap, name: name("lion-config") };
+    let file = |name: &str, text: &str| (name.to_owned(), text.as_bytes().to_vec());
+    Bundle {
+        node: name("gw-1"),
+        generation: Generation(1),
+        versions: vec![VersionRef {
+            application: name("shop"),
+            number: "1.0.0.1".parse().unwrap(),
+            description: "the first".into(),
+        }],
+        deployments: vec![deployment(&map, &secret)],
+        configs: vec![
+            Config { key: secret, files: BTreeMap::from([file("key.pem", "secret\n")]) },
+            Config {
+                key: map,
+                files: BTreeMap::from([file("lion.properties", "a=1\n"), file("box.conf", "b\n")]),
+            },
+        ],
+        images: vec![Image {
+            digest: Digest::of(b"image"),
+            reference: "lion:1.0.0".into(),
+            layers: vec![layer(b"base"), layer(b"top")],
+        }],
+    }
+}
+
+pub fn layer(text: &[u8]) -> Layer {
+    Layer { digest: Digest::of(text), size_bytes: text.len() as u64 }
+}
+
+fn deployment(map: &ConfigRef, secret: &ConfigRef) -> Deployment {
+    let volume = |volume: &str, config: &ConfigRef, items: &[(&str, &str)], mode| Volume {
+        name: name(volume),
+        config: config.clone(),
+        items: items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+        mode,
+    };
+    Deployment {
+        name: name("web"),
+        application: name("shop"),
+        replicas: 2,
+        strategy: Strategy::RollingUpdate { max_unavailable: 1, max_surge: 0 },
+        min_ready_seconds: 3,
+        progress_deadline_seconds: 600,
+        after: BTreeSet::new(),
+        pod: PodTemplate {
+            host_network: false,
+            restart_policy: RestartPolicy::Always,
+            termination_grace_seconds: 10,
+            containers: vec![container()],
+            volumes: vec![
+                volume("config", map, &[("lion.properties", "conf.d/lion.properties")], 0o644),
+                volume("all", map, &[], 0o444),
+                volume("keys", secret, &[], 0o400),
+            ],
+        },
+    }
+}
+
+fn container() -> Container {
+    let mount = |volume: &str, path: &str, sub_path: Option<&str>| Mount {
+        volume: name(volume),
+        path: path.into(),
+        sub_path: sub_path.map(Into::into),
+        read_only: true,
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    Container {
+        name: name("lion"),
+        image: Digest::of(b"image"),
+        args: vec!["/lion".into(), "--port=80".into()],
+        env: vec![pair("MODE", "old"), pair("B", "1"), pair("MODE", "new")],
+        working_dir: "/srv".into(),
+        user: User { uid: 1000, gid: 1001, additional_gids: vec![5] },
+        capabilities: BTreeSet::from(["NET_BIND_SERVICE".to_owned(), "CHOWN".to_owned()]),
+        ports: vec![Port {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_port: Some(8080),
+        }],
+        resources: Resources { cpu_millis: Some(500), memory_bytes: Some(32 << 20) },
+        mounts: vec![
+            mount("config", "/etc/lion", None),
+            mount("keys", "/etc/key.pem", Some("key.pem")),
+        ],
+        stop_signal: 15,
+    }
+}
