@@ -4,7 +4,9 @@
 //! hears. Nothing is kept here: matching answers to questions by `seq` is the
 //! supervisor's.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::packet::{self, PacketError, Received, Wait};
 use crate::proto::{Notice, Packet};
@@ -57,6 +59,12 @@ impl LauncherClient {
     pub fn send(&self, packet: &Packet) -> Result<(), PacketError> {
         let bytes = packet::encode(packet)?;
         packet::send_bytes(self.socket.as_fd(), &bytes, Wait::Yes).map(|_| ())
+    }
+
+    /// Ends the connection, for a reader in another thread too.
+    pub fn shutdown(&self) {
+        // Fails only if the launcher has done so before.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
     }
 
     /// The hearing end, for a thread.

@@ -49,14 +49,26 @@ fn exit_now(status: i32) -> ! {
 /// none blocked. What was ignored or blocked would stay so through exec(2):
 /// Rust ignores SIGPIPE, the launcher blocks what it reads by signalfd.
 pub fn reset_signals() {
-    for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition and runs no code of ours.
-        // SIGKILL, SIGSTOP and libc's own refuse, which is right.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    // `struct sigaction` of the kernel, which is smaller on every
+    // architecture: all zeros is SIG_DFL without flags.
+    let default = [0_u64; 8];
+    let nowhere: *mut u64 = std::ptr::null_mut();
+    for number in 1..=SIGNALS {
+        // SAFETY: SIG_DFL runs no code of ours; the structure outlives the
+        // call. Not by libc, which keeps two signals to itself. SIGKILL and
+        // SIGSTOP refuse, which is right.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), nowhere, SIGSET_BYTES)
+        };
     }
     // Cannot fail with these arguments (sigprocmask(2)).
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
+
+/// Highest signal number (`_NSIG`; `signal(7)`), and the size of the kernel's
+/// set of them.
+const SIGNALS: i32 = 64;
+const SIGSET_BYTES: usize = 8;
 
 /// Closes every descriptor from `first` up. The owners that still hold them
 /// must never be dropped or used: for forked children that end by exec or

@@ -1,0 +1,253 @@
+//! Containers on the real kernel, as root: what they share, how they end,
+//! what they may, and what is left of them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use support::{Node, name, pod, script};
+use wherry_bundle::message::Exit;
+use wherry_runtime::proto::{ContainerState, HostPort, MountSpec, Request, Service, Services};
+
+#[test]
+fn containers_of_a_pod_share_the_loopback_and_write_to_their_fifos() {
+    let mut node = Node::new("lo");
+    let pod = pod("web-0", &["server", "client"], Some([10, 87, 5, 3]));
+    let server = script("server", "exec httpd -f -p 127.0.0.1:80 -h /etc");
+    let text = "until wget -qO- http://127.0.0.1/layer; do sleep 0.05; done; hostname; \
+        echo oops >&2";
+    let client = script("client", text);
+    node.create(&pod, &[server, client]);
+    let (stdout, stderr) =
+        (node.reader("web-0", "client", "stdout"), node.reader("web-0", "client", "stderr"));
+    node.start_container("web-0", "server");
+    node.start_container("web-0", "client");
+    assert_eq!(node.exit_of("client"), Exit::Code(0));
+    assert_eq!(stdout.read(), "top\nweb-0\n");
+    assert_eq!(stderr.read().lines().last(), Some("oops"));
+    node.ask(Request::RemovePod { pod: name("web-0") }).unwrap();
+    assert!(node.list().is_empty());
+}
+
+#[test]
+fn exits_are_what_really_happened() {
+    let mut node = Node::new("ex");
+    assert_eq!(node.run_script(script("main", "exit 7")).0, Exit::Code(7));
+    assert_eq!(node.run_script(script("main", "kill -6 $$; exit 3")).0, Exit::Code(3));
+    let mut hog = script("main", "exec dd if=/dev/zero of=/tmp/big bs=1M count=200");
+    hog.memory_bytes = Some(24 << 20);
+    assert_eq!(node.run_script(hog).0, Exit::OutOfMemory);
+
+    let pod = pod("long-0", &["main"], None);
+    let text = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    node.create(&pod, &[script("main", text)]);
+    let output = node.reader("long-0", "main", "stdout");
+    let first = node.start_container("long-0", "main");
+    assert!(matches!(
+        node.state_of("long-0", "main"),
+        ContainerState::Running { pid, .. } if pid == first
+    ));
+    output.wait_for("ready");
+    node.ask(Request::TerminatePod { pod: name("long-0") }).unwrap();
+    assert_eq!(node.exit_of("main"), Exit::Code(9));
+    // Again, on a fresh writable layer, and ended the hard way.
+    let second = node.start_container("long-0", "main");
+    assert_ne!(first, second);
+    output.wait_for("ready");
+    node.ask(Request::KillPod { pod: name("long-0") }).unwrap();
+    assert_eq!(node.exit_of("main"), Exit::Signal(9));
+    assert!(matches!(
+        node.state_of("long-0", "main"),
+        ContainerState::Exited { exit: Exit::Signal(9), .. }
+    ));
+    assert_eq!(zombies_of(node.launcher_pid()), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_gets_nothing_that_was_not_asked_for() {
+    let mut node = Node::new("se");
+    let text = "cat /proc/1/status; echo; cat /etc/layer; \
+        echo x > /proc/sys/kernel/hostname || echo proc-sys-read-only; \
+        ls /dev; echo x > /etc/hosts || echo hosts-read-only; \
+        ls /sys/fs/cgroup; cat /proc/self/cgroup; ls /proc/self/fd";
+    let (exit, text) = node.run_script(script("main", text));
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    for line in [
+        "NoNewPrivs:\t1",
+        "CapInh:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "CapAmb:\t0000000000000000",
+        // Nothing of the launcher's own handling is inherited.
+        "SigBlk:\t0000000000000000",
+        // SIGQUIT is ignored by the shell itself.
+        "SigIgn:\t0000000000000004",
+        "top",
+        "proc-sys-read-only",
+        "hosts-read-only",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+    }
+    for absent in ["loop0", "sda", "wherry", "memory.limit_in_bytes"] {
+        assert!(!text.lines().any(|found| found.contains(absent)), "{absent} is in:\n{text}");
+    }
+    // Standard streams, and the one that `ls` opens.
+    let descriptors: Vec<&str> = text.lines().rev().take(4).collect();
+    assert_eq!(descriptors, ["3", "2", "1", "0"], "{text}");
+}
+
+#[test]
+fn another_user_keeps_what_was_asked_for() {
+    let mut node = Node::new("us");
+    let mut container =
+        script("main", "cat /proc/self/status; id; pwd; umask; echo yes > /dev/stdout");
+    (container.uid, container.gid) = (1000, 1001);
+    container.additional_gids.push(7).unwrap();
+    container.capabilities = 1 << 10;
+    container.working_dir = "/srv".try_into().unwrap();
+    let (exit, text) = node.run_script(container);
+    assert_eq!(exit, Exit::Code(0), "{text}");
+    for line in [
+        "CapEff:\t0000000000000400",
+        "CapBnd:\t0000000000000400",
+        "CapAmb:\t0000000000000400",
+        "uid=1000 gid=1001 groups=7",
+        "/srv",
+        "0022",
+        "yes",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_leaves_nothing() {
+    let mut node = Node::new("fa");
+    let pod = pod("bad-0", &["a", "b", "c", "d"], None);
+    let mut a = script("a", "");
+    a.args = wherry_runtime::proto::join_words(["/no/such/program"]).unwrap();
+    let mut b = script("b", "");
+    b.layers.push(wherry_bundle::Digest([9; 32])).unwrap();
+    let mut c = script("c", "");
+    let missing = MountSpec {
+        source: "not/there".try_into().unwrap(),
+        destination: "/data".try_into().unwrap(),
+        read_only: true,
+    };
+    c.mounts.push(missing).unwrap();
+    let mut d = script("d", "");
+    d.args = wherry_runtime::proto::join_words(["/etc/layer"]).unwrap();
+    node.create(&pod, &[a, b, c, d]);
+    for (container, reason) in [
+        ("a", "executing `/no/such/program`: ENOENT"),
+        ("b", "has to be fetched first"),
+        ("c", "volume not/there"),
+        ("d", "executing `/etc/layer`: EACCES"),
+    ] {
+        let request = Request::StartContainer { pod: name("bad-0"), container: name(container) };
+        let error = node.ask(request).unwrap_err();
+        assert!(error.contains(reason), "{error}");
+        assert_eq!(node.state_of("bad-0", container), ContainerState::Defined);
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(children_of(node.launcher_pid()), Vec::<String>::new());
+}
+
+#[test]
+fn volumes_are_read_only_and_hosts_files_follow_what_is_published() {
+    let mut node = Node::new("vo");
+    let volume = node.run_dir.join("volumes/abc/lion");
+    fs::create_dir_all(&volume).unwrap();
+    fs::write(volume.join("lion.properties"), "roar=1\n").unwrap();
+    let text = "cat /etc/lion/lion.properties; echo x > /etc/lion/x || echo read-only; \
+        until busybox grep -q shop /etc/hosts; do sleep 0.05; done; \
+        cat /etc/hosts /etc/resolv.conf";
+    let mut container = script("main", text);
+    let mount = MountSpec {
+        source: "abc/lion".try_into().unwrap(),
+        destination: "/etc/lion".try_into().unwrap(),
+        read_only: true,
+    };
+    container.mounts.push(mount).unwrap();
+    node.create(&pod("web-4", &["main"], Some([10, 87, 5, 4])), &[container]);
+    let output = node.reader("web-4", "main", "stdout");
+    node.start_container("web-4", "main");
+    let shop = Service {
+        name: name("shop"),
+        address: [10, 87, 5, 130].into(),
+        pods: [[10, 87, 5, 4].into()].into_iter().collect(),
+        ports: [HostPort {
+            protocol: wherry_bundle::model::Protocol::Tcp,
+            host_port: 8080,
+            container_port: 80,
+        }]
+        .into_iter()
+        .collect(),
+    };
+    node.ask(Request::Publish(Box::new(Services([shop].into_iter().collect())))).unwrap();
+    assert_eq!(node.exit_of("main"), Exit::Code(0));
+    let text = output.read();
+    for part in ["roar=1", "read-only", "10.87.5.130", "10.87.5.4", "nameserver 10.9.8.7"] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn requests_are_idempotent_and_contradictions_refused() {
+    let mut node = Node::new("id");
+    let spec = pod("web-1", &["main"], Some([10, 87, 5, 9]));
+    let container = script("main", "sleep 100");
+    for _ in 0..2 {
+        node.create(&spec, std::slice::from_ref(&container));
+        node.start_container_quietly("web-1", "main");
+    }
+    let mut other = spec.clone();
+    other.grace_millis += 1;
+    let error = node.ask(Request::CreatePod(Box::new(other))).unwrap_err();
+    assert!(error.contains("another pod of this name"), "{error}");
+    let mut twin = spec.clone();
+    twin.name = name("web-2");
+    let error = node.ask(Request::CreatePod(Box::new(twin))).unwrap_err();
+    assert!(error.contains("its address is pod web-1's"), "{error}");
+    let mut changed = container;
+    changed.uid = 5;
+    let (pod, spec) = (name("web-1"), Box::new(changed));
+    let error = node.ask(Request::DefineContainer { pod, spec }).unwrap_err();
+    assert!(error.contains("another container of this name"), "{error}");
+    for _ in 0..2 {
+        node.ask(Request::KillPod { pod: name("web-1") }).unwrap();
+        node.ask(Request::RemovePod { pod: name("web-1") }).unwrap();
+    }
+    assert!(!Path::new(&node.run_dir).join("pods/web-1").exists());
+    assert_eq!(fs::read_dir(node.run_dir.join("layers")).unwrap().count(), 0);
+}
+
+impl Node {
+    /// For a container that may be running.
+    fn start_container_quietly(&mut self, pod: &str, container: &str) {
+        let (pod, container) = (name(pod), name(container));
+        self.ask(Request::StartContainer { pod, container }).unwrap();
+    }
+}
+
+fn zombies_of(parent: u32) -> Vec<String> {
+    children_of(parent).into_iter().filter(|stat| stat.contains(") Z ")).collect()
+}
+
+/// `/proc/PID/stat` of each child.
+fn children_of(parent: u32) -> Vec<String> {
+    let wanted = format!(" {parent} ");
+    let stats = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
+    stats
+        .filter(|stat| {
+            let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+            after.get(2..).is_some_and(|rest| rest.starts_with(&wanted))
+        })
+        .collect()
+}
