@@ -37,7 +37,7 @@ pub struct Application {
 }
 
 /// A version that was given to a node, or that a rollout brings.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VersionId {
     pub application: Name,
     pub number: BuildVersion,

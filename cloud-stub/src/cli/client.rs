@@ -1,161 +1,166 @@
-//! The command line's end of the HTTP API.
-//!
-//! | request | body | answer |
-//! |---|---|---|
-//! | `GET /v1/customers`, `/v1/projects`, `/v1/applications`, `/v1/nodes` | | list of the view |
-//! | `POST` on the same | the new one | nothing; of a node [`crate::view::NodeAdded`] |
-//! | `GET`, `DELETE` `/v1/customers/NAME` … | | the view; nothing |
-//! | `GET /v1/nodes/NAME/config` | | `wherry.toml` as text |
-//! | `GET /v1/nodes/NAME/events?tail=` | | list of events |
-//! | `GET /v1/nodes/NAME/logs?pod=&container=&tail=&since=&follow=` | | [`crate::view::LogItem`]s, a line each |
-//! | `POST /v1/images?name=&architecture=` | the archive | list of [`crate::view::ImageImported`] |
-//! | `GET`, `DELETE` `/v1/images?reference=` | | list of the view; nothing |
-//! | `POST /v1/versions` | [`crate::version::VersionPackage`] | [`crate::view::Version`] |
-//! | `GET /v1/versions?application=`, `GET`, `DELETE` `/v1/versions/APP/X.Y.Z.N` | | the view; nothing |
-//! | `POST /v1/rollouts` | [`crate::view::RolloutRequest`] | [`crate::view::Rollout`] |
-//! | `GET /v1/rollouts?application=`, `/v1/rollouts/ID` | | the view |
-//! | `GET /v1/key` | | [`crate::api::Key`] |
-//!
-//! What is not a success carries a [`Failure`].
+//! HTTP requests to the API, and its failures as errors.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use crate::view::Failure;
 
-/// An answer that takes longer is no answer; imports and log streams have no
-/// bound of their own.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest answer that is read into memory.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer that is read at once; log streams are read line by line.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
-/// A cloud's API.
 #[derive(Debug)]
-pub struct Api {
+pub(super) struct Client {
     base: String,
-    agent: ureq::Agent,
+    agent: Agent,
 }
 
-type Answer = ureq::http::Response<ureq::Body>;
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    #[error("{}", .0.error)]
+    Refused(Failure),
+    #[error("cannot reach the API at {base}: {source}")]
+    Unreachable { base: String, source: ureq::Error },
+    #[error("the answer of the API at {base} is not understood: {source}")]
+    Answer { base: String, source: serde_json::Error },
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
+    /// Each a line.
+    #[error("{what}")]
+    Input { what: String, problems: Vec<String> },
+    #[error("{0}")]
+    Output(#[from] io::Error),
+}
 
-impl Api {
-    #[must_use]
+impl CliError {
+    pub fn input(what: impl ToString) -> Self {
+        Self::Input { what: what.to_string(), problems: Vec::new() }
+    }
+
+    /// All lines for standard error.
+    pub fn report(&self) -> String {
+        let mut lines = vec![format!("error: {self}")];
+        let (problems, hint): (&[String], Option<String>) = match self {
+            Self::Refused(failure) => (&failure.problems, failure.hint.clone()),
+            Self::Input { problems, .. } => (problems, None),
+            Self::Unreachable { .. } => {
+                let hint = "start it with `wherry-cloud serve`, or give its address with --api";
+                (&[], Some(hint.into()))
+            }
+            Self::Answer { .. } => (&[], Some("are program and server of one version?".into())),
+            Self::File { .. } | Self::Output(_) => (&[], None),
+        };
+        lines.extend(problems.iter().map(|problem| format!("  {problem}")));
+        lines.extend(hint.map(|hint| format!("hint: {hint}")));
+        lines.join("\n") + "\n"
+    }
+}
+
+/// Pairs that follow the `?`.
+pub(super) type Query<'a> = &'a [(&'a str, &'a str)];
+
+impl Client {
     pub fn new(base: &str) -> Self {
-        let config = ureq::Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
             .build();
         Self { base: base.trim_end_matches('/').to_owned(), agent: config.into() }
     }
 
-    /// # Errors
-    /// No answer, or the cloud's own words.
-    pub fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T> {
-        read(self.call_get(path, query)?)
+    pub fn get<T: DeserializeOwned>(&self, path: &str, query: Query<'_>) -> Result<T, CliError> {
+        let request = self.agent.get(self.url(path)).query_pairs(query.iter().copied());
+        self.json(request.call())
     }
 
-    /// # Errors
-    /// As [`Self::get`].
-    pub fn text(&self, path: &str) -> Result<String> {
-        let mut answer = self.call_get(path, &[])?;
-        Ok(answer.body_mut().read_to_string()?)
+    /// A text instead of JSON.
+    pub fn text(&self, path: &str) -> Result<String, CliError> {
+        let bytes = self.bytes(self.agent.get(self.url(path)).call())?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// # Errors
-    /// As [`Self::get`].
-    pub fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T> {
-        let sent = self.agent.post(self.url(path)).send_json(body);
-        read(self.checked(sent)?)
+    pub fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, CliError> {
+        self.json(self.agent.post(self.url(path)).send_json(body))
     }
 
-    /// Posts what has no answer.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub fn create<B: Serialize>(&self, path: &str, body: &B) -> Result<()> {
-        let sent = self.agent.post(self.url(path)).send_json(body);
-        self.checked(sent).map(drop)
-    }
-
-    /// # Errors
-    /// As [`Self::get`].
-    pub fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<()> {
-        let request = self.agent.delete(self.url(path)).query_pairs(query.iter().copied());
-        self.checked(request.call()).map(drop)
-    }
-
-    /// Posts a file as it is.
-    ///
-    /// # Errors
-    /// As [`Self::get`], or the file cannot be read.
+    /// Sends a file as it is.
     pub fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
-        query: &[(&str, &str)],
-        file: &std::fs::File,
-    ) -> Result<T> {
+        query: Query<'_>,
+        file: &File,
+    ) -> Result<T, CliError> {
         let request = self.agent.post(self.url(path)).query_pairs(query.iter().copied());
-        let sent = request.content_type("application/octet-stream").send(file);
-        read(self.checked(sent)?)
+        self.json(request.content_type("application/octet-stream").send(file))
     }
 
-    /// Calls `item` with each line of an answer that goes on.
-    ///
-    /// # Errors
-    /// As [`Self::get`], or what `item` says.
-    pub fn lines(
+    pub fn delete(&self, path: &str, query: Query<'_>) -> Result<(), CliError> {
+        let request = self.agent.delete(self.url(path)).query_pairs(query.iter().copied());
+        self.json::<()>(request.call())
+    }
+
+    /// A stream to be read as it comes.
+    pub fn stream(
         &self,
         path: &str,
-        query: &[(&str, &str)],
-        mut item: impl FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
-        let answer = self.call_get(path, query)?;
-        for line in BufReader::new(answer.into_body().into_reader()).lines() {
-            item(&line.context("the stream from the cloud broke off")?)?;
-        }
-        Ok(())
-    }
-
-    fn call_get(&self, path: &str, query: &[(&str, &str)]) -> Result<Answer> {
+        query: Query<'_>,
+    ) -> Result<BufReader<impl Read + use<>>, CliError> {
         let request = self.agent.get(self.url(path)).query_pairs(query.iter().copied());
-        self.checked(request.call())
+        let answer = self.checked(request.call())?;
+        Ok(BufReader::new(answer.into_body().into_reader()))
     }
 
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
-    fn checked(&self, answer: Result<Answer, ureq::Error>) -> Result<Answer> {
-        let mut answer = answer.with_context(|| {
-            format!(
-                "no answer from {}: is `wherry-cloud serve` running there? (see --api)",
-                self.base
-            )
-        })?;
+    fn json<T: DeserializeOwned>(
+        &self,
+        result: Result<Response<Body>, ureq::Error>,
+    ) -> Result<T, CliError> {
+        let bytes = self.bytes(result)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| CliError::Answer { base: self.base.clone(), source })
+    }
+
+    fn bytes(&self, result: Result<Response<Body>, ureq::Error>) -> Result<Vec<u8>, CliError> {
+        let mut answer = self.checked(result)?;
+        self.read(&mut answer)
+    }
+
+    fn read(&self, answer: &mut Response<Body>) -> Result<Vec<u8>, CliError> {
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        body.read_to_vec()
+            .map_err(|source| CliError::Unreachable { base: self.base.clone(), source })
+    }
+
+    fn checked(
+        &self,
+        result: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, CliError> {
+        let mut answer =
+            result.map_err(|source| CliError::Unreachable { base: self.base.clone(), source })?;
         if answer.status().is_success() {
             return Ok(answer);
         }
         let status = answer.status();
-        let text = answer.body_mut().read_to_string().unwrap_or_default();
-        let Ok(failure) = serde_json::from_str::<Failure>(&text) else {
-            bail!("the cloud answered {status}: {text}")
-        };
-        let mut message = failure.error;
-        for problem in &failure.problems {
-            message += &format!("\n  {problem}");
-        }
-        if let Some(hint) = failure.hint {
-            message += &format!("\n{hint}");
-        }
-        bail!("{message}")
+        let bytes = self.read(&mut answer)?;
+        let failure = serde_json::from_slice(&bytes).unwrap_or_else(|_| Failure {
+            error: format!("{} answered {status}", self.base),
+            ..Failure::default()
+        });
+        Err(CliError::Refused(failure))
     }
-}
-
-fn read<T: DeserializeOwned>(answer: Answer) -> Result<T> {
-    let body = answer.into_body().into_with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
-    serde_json::from_str(&body).context("the cloud's answer is of another version of wherry-cloud")
 }

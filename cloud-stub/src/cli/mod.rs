@@ -1,109 +1,122 @@
-//! The command line: one file a group of commands, all of one shape. Each
-//! talks to the HTTP API only; `serve` is the server itself.
+//! The command line: a file a group of commands, all of one shape. Everything
+//! but `serve` is a client of the HTTP API.
+//!
+//! What was asked for goes to standard output, everything else to standard
+//! error. Exit status 0 is success, 1 a failure, 2 a wrong command line.
 
+mod applications;
+mod archive;
+mod broker_url;
 mod client;
-mod image;
+mod customers;
+mod images;
 mod logs;
-mod node;
-mod organise;
-mod rollout;
-mod table;
-mod version;
+mod nodes;
+mod output;
+mod projects;
+mod rollouts;
+mod serve;
+mod time;
+mod versions;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
-use client::Api;
-use table::Output;
+use clap::{Parser, Subcommand, ValueEnum};
 
-const EXAMPLES: &str = "Examples:
-  wherry-cloud serve --data /var/lib/wherry-cloud
-  wherry-cloud customer add acme
-  wherry-cloud project add plant --customer acme
-  wherry-cloud node add gw-1 --project plant --arch arm64 --label site=berlin
-  wherry-cloud node config gw-1 > wherry.toml
-  wherry-cloud application add shop --project plant
-  wherry-cloud image import nginx.tar --name nginx:1.22
-  wherry-cloud version create -f version.yaml
-  wherry-cloud rollout start --version shop@1.0.0.1 --nodes site=berlin
-  wherry-cloud rollout status
-  wherry-cloud logs gw-1 web -f";
+use client::{CliError, Client};
 
-/// The cloud of Wherry: organises nodes, makes versions, rolls them out.
+/// Where the API is when nobody says.
+const API: &str = "http://127.0.0.1:8700";
+
 #[derive(Debug, Parser)]
-#[command(name = "wherry-cloud", version, about, after_help = EXAMPLES)]
-pub struct Arguments {
-    /// Where the cloud's API is.
-    #[arg(long, global = true, env = "WHERRY_CLOUD_API", default_value = "http://127.0.0.1:8700")]
+#[command(name = "wherry-cloud", version, about, long_about = None)]
+struct Arguments {
+    /// Address of the API.
+    #[arg(long, global = true, env = "WHERRY_CLOUD_API", default_value = API, value_name = "URL")]
     api: String,
-    /// How what is read is printed.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    /// How to print what was asked for.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
     #[command(subcommand)]
     command: Command,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server: API, broker, database.
-    Serve(crate::serve::ServeArgs),
-    /// Those for whom projects are run.
+    /// Run the server: database, broker and API.
+    Serve(serve::Serve),
+    /// Who fleets belong to.
     #[command(subcommand)]
-    Customer(organise::Customer),
-    /// What groups nodes and applications.
+    Customer(customers::Customer),
+    /// Nodes and applications that belong together.
     #[command(subcommand)]
-    Project(organise::Project),
-    /// What a project deploys.
-    #[command(subcommand)]
-    Application(organise::Application),
+    Project(projects::Project),
     /// Gateways.
     #[command(subcommand)]
-    Node(node::Node),
+    Node(nodes::Node),
+    /// What projects deploy.
+    #[command(subcommand)]
+    Application(applications::Application),
     /// Container images.
     #[command(subcommand)]
-    Image(image::Image),
+    Image(images::Image),
     /// Versions of applications.
     #[command(subcommand)]
-    Version(version::Version),
-    /// Versions on their way to nodes.
+    Version(versions::Version),
+    /// Bringing versions to nodes.
     #[command(subcommand)]
-    Rollout(rollout::Rollout),
-    /// Log lines of a pod, or of all pods of a deployment.
+    Rollout(rollouts::Rollout),
+    /// Log lines of a node's containers.
     Logs(logs::Logs),
     /// What happened on a node.
-    Events(logs::Events),
-    /// The key that nodes have to trust.
+    Events(nodes::Events),
+    /// The key that nodes trust.
     #[command(subcommand)]
-    Key(Key),
+    Key(nodes::Key),
 }
 
-#[derive(Debug, Subcommand)]
-enum Key {
-    /// Print the public key.
-    Show,
-}
-
-/// Does what the arguments say.
-///
-/// # Errors
-/// A message for people, with what to do.
-pub fn run(arguments: Arguments) -> Result<()> {
-    let api = Api::new(&arguments.api);
-    let output = arguments.output;
-    match arguments.command {
-        Command::Serve(serve) => crate::serve::run(serve),
-        Command::Customer(command) => command.run(&api, output),
-        Command::Project(command) => command.run(&api, output),
-        Command::Application(command) => command.run(&api, output),
-        Command::Node(command) => command.run(&api, output),
-        Command::Image(command) => command.run(&api, output),
-        Command::Version(command) => command.run(&api, output),
-        Command::Rollout(command) => command.run(&api, output),
-        Command::Logs(command) => command.run(&api, output),
-        Command::Events(command) => command.run(&api, output),
-        Command::Key(Key::Show) => {
-            let key: crate::api::Key = api.get("/v1/key", &[])?;
-            table::print(output, &key, |key| format!("{}\n", key.public_key))
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", error.report());
+            ExitCode::FAILURE
         }
+    }
+}
+
+fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
+    let client = Client::new(&api);
+    match command {
+        Command::Serve(serve) => serve.run(),
+        Command::Customer(command) => command.run(&client, output),
+        Command::Project(command) => command.run(&client, output),
+        Command::Node(command) => command.run(&client, output),
+        Command::Application(command) => command.run(&client, output),
+        Command::Image(command) => command.run(&client, output),
+        Command::Version(command) => command.run(&client, output),
+        Command::Rollout(command) => command.run(&client, output),
+        Command::Logs(command) => command.run(&client, output),
+        Command::Events(command) => command.run(&client, output),
+        Command::Key(command) => command.run(&client, output),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
     }
 }

@@ -56,6 +56,17 @@ pub fn next_generation(connection: &Connection, node: &Name) -> Result<Generatio
     Ok(Generation(last))
 }
 
+/// The newest generation that was ever given to a node of this name; 0 is
+/// none yet.
+///
+/// # Errors
+/// The database's.
+pub fn last_generation(connection: &Connection, node: &Name) -> Result<Generation, DbError> {
+    let sql = "SELECT last FROM generation WHERE node = ?1";
+    let last = connection.query_row(sql, [node.as_str()], |row| row.get(0)).optional()?;
+    Ok(Generation(last.unwrap_or(0)))
+}
+
 /// Keeps the envelope that replaces the one before.
 ///
 /// # Errors
