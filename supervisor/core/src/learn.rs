@@ -159,10 +159,10 @@ impl Subject<'_> {
     /// A pod may lose its place in the service just before it is to stop; it
     /// is drained all the same.
     fn learn_published(&self, entry: &mut PodLedger, draft: &Draft<'_>) {
-        if draft.observed.publication.is_none() {
-            return;
-        }
-        let published = self.pod.address.is_some_and(|a| publish::leads_to(a, draft.observed));
+        let observed = draft.observed;
+        let may_be =
+            |address| observed.publication.is_none() || publish::leads_to(address, observed);
+        let published = self.pod.address.is_some_and(may_be);
         if entry.published && !published {
             entry.unpublished_at = Some(draft.now);
         }

@@ -56,7 +56,7 @@ pub struct PodLedger {
     /// The start (of its last container to start) since which it counts as
     /// available; another start means that it has to earn that anew.
     pub available_since: Option<Millis>,
-    /// Connections are led to it.
+    /// Connections are, or may be, led to it.
     pub published: bool,
     /// When that was last found to have ended.
     pub unpublished_at: Option<Millis>,

@@ -23,6 +23,8 @@ pub(crate) struct Pod {
     pub address: Option<u16>,
     /// The kernel has it, at least in part.
     pub present: bool,
+    /// With all its containers defined.
+    pub complete: bool,
     /// It was asked for, and that has not been answered.
     pub creating: bool,
     /// A container is being started.
@@ -45,6 +47,11 @@ impl Pod {
     /// Nothing was made of it: forgetting it is all it takes.
     pub fn is_mere_plan(&self) -> bool {
         !self.present && !self.creating
+    }
+
+    /// It is to be made, or made whole, and that is not under way.
+    pub fn is_pending(&self) -> bool {
+        !self.complete && !self.creating && self.stopping.is_none()
     }
 
     pub fn counts_as_available(&self) -> bool {
@@ -71,6 +78,7 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
         hash: seen.map(|p| p.hash).or(planned.map(|p| p.hash))?,
         address: seen.map_or_else(|| planned.and_then(|p| p.address), |pod| pod.address),
         present: seen.is_some(),
+        complete: seen.is_some_and(|pod| pod.complete),
         creating: is_creating(name, observed),
         starting,
         alive: starting || states().any(runs),

@@ -102,7 +102,7 @@ fn stop_unwanted(
 
 fn stop(pod: &Pod, ledger: &mut Ledger, draft: &Draft<'_>) {
     if let Some(entry) = ledger.pods.get_mut(&pod.name) {
-        stopping::begin(pod, entry, draft);
+        stopping::begin(entry, draft.now);
     }
 }
 
@@ -123,7 +123,7 @@ fn create(
             // One of another form, made in part, cannot be completed from
             // this bundle.
             let fits = pod.is_current(workload) && (!is_new || made < PODS_MAX);
-            if !fits || pod.creating {
+            if !fits || !pod.is_pending() {
                 continue;
             }
             let address = pick_address(pod, workload, ledger, draft.observed);

@@ -28,21 +28,31 @@ use crate::pods::Pod;
 /// What is to happen to the pods of one deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// Plans that nothing came of yet, to be forgotten.
+    /// Mere plans, to be forgotten.
     pub drop: Vec<Name>,
     pub stop: Vec<Name>,
     /// So many new pods are to be planned.
     pub create: usize,
 }
 
+impl Decision {
+    /// Gives up pods in which nothing ever ran.
+    fn discard(&mut self, pods: &[&Pod]) {
+        for pod in pods {
+            let list = if pod.is_mere_plan() { &mut self.drop } else { &mut self.stop };
+            list.push(pod.name.clone());
+        }
+    }
+}
+
 /// Decides for `pods`, which are all those of the deployment.
 pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> Decision {
     let mut decision = Decision::default();
-    let (plans, made): (Vec<&Pod>, Vec<&Pod>) =
-        pods.iter().copied().partition(|pod| pod.is_mere_plan());
-    let (plans, stale): (Vec<&Pod>, Vec<&Pod>) =
-        plans.into_iter().partition(|pod| pod.is_current(workload));
-    decision.drop.extend(stale.iter().map(|pod| pod.name.clone()));
+    let (pending, made): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().copied().partition(|pod| pod.is_pending());
+    let (mut pending, stale): (Vec<&Pod>, Vec<&Pod>) =
+        pending.into_iter().partition(|pod| pod.is_current(workload));
+    decision.discard(&stale);
     let (stopping, staying): (Vec<&Pod>, Vec<&Pod>) =
         made.into_iter().partition(|pod| pod.stopping.is_some());
     let (current, old): (Vec<&Pod>, Vec<&Pod>) =
@@ -50,7 +60,8 @@ pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> De
     let current = scale_down(workload, current, &mut decision);
 
     let bounds = Bounds::of(workload);
-    let placed = stopping.iter().filter(|pod| bounds.exclusive || keeps_its_place(pod)).count();
+    let leaving = stopping.iter().chain(stale.iter().filter(|pod| pod.present));
+    let placed = leaving.filter(|pod| bounds.exclusive || keeps_its_place(pod)).count();
     let present = current.len() + old.len() + placed;
     let missing = usize::from(workload.replicas).saturating_sub(current.len());
     let may_come = if bounds.recreate && (!old.is_empty() || placed > 0) {
@@ -58,9 +69,10 @@ pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> De
     } else {
         missing.min(bounds.pods_max.saturating_sub(present))
     };
-    // A plan of an older bundle has no right to a place that is no longer there.
-    decision.drop.extend(plans.iter().skip(may_come).map(|pod| pod.name.clone()));
-    decision.create = may_come.saturating_sub(plans.len());
+    // What an older bundle planned has no right to a place that is gone.
+    pending.sort_by_key(|pod| (!pod.present, pod.name.pod_serial()));
+    decision.discard(pending.get(may_come..).unwrap_or_default());
+    decision.create = may_come.saturating_sub(pending.len());
 
     let available = |pods: &[&Pod]| pods.iter().filter(|pod| pod.available).count();
     let (current_up, old_up) = (available(&current), available(&old));
@@ -119,7 +131,8 @@ fn scale_down<'a>(
     mut current: Vec<&'a Pod>,
     decision: &mut Decision,
 ) -> Vec<&'a Pod> {
-    current.sort_by_key(|pod| (pod.available, pod.present, Reverse(pod.name.pod_serial())));
+    current
+        .sort_by_key(|pod| (pod.available, pod.alive, pod.present, Reverse(pod.name.pod_serial())));
     let excess = current.len().saturating_sub(usize::from(workload.replicas));
     let kept = current.split_off(excess);
     decision.stop.extend(current.iter().map(|pod| pod.name.clone()));

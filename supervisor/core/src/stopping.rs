@@ -11,7 +11,6 @@ use crate::draft::Draft;
 use crate::ledger::{Attempts, PodLedger, Stopping};
 use crate::model::{Action, Millis};
 use crate::pods::Pod;
-use crate::publish;
 
 /// After new connections stopped coming: time for those under way to be
 /// accepted and answered.
@@ -22,9 +21,9 @@ pub const DRAIN: Millis = Millis(1_000);
 pub const UNPUBLISH_MAX: Millis = Millis(30_000);
 
 /// Puts a pod on its way out; nothing happens if it is already.
-pub(crate) fn begin(pod: &Pod, entry: &mut PodLedger, draft: &Draft<'_>) {
+pub(crate) fn begin(entry: &mut PodLedger, now: Millis) {
     if entry.stopping.is_none() {
-        entry.stopping = Some(first_stage(pod, entry, draft));
+        entry.stopping = Some(first_stage(entry, now));
         entry.attempts = Attempts::default();
     }
 }
@@ -34,7 +33,7 @@ pub(crate) fn begin(pod: &Pod, entry: &mut PodLedger, draft: &Draft<'_>) {
 pub(crate) fn advance(pod: &Pod, grace: Millis, entry: &mut PodLedger, draft: &mut Draft<'_>) {
     // Each turn goes on to a later stage: there are five.
     while let Some(stage) = entry.stopping {
-        let Some(next) = next_stage(stage, pod, grace, draft) else {
+        let Some(next) = next_stage(stage, pod, grace, entry, draft.now) else {
             ask(stage, &pod.name, pod.present, entry, draft);
             return;
         };
@@ -43,31 +42,30 @@ pub(crate) fn advance(pod: &Pod, grace: Millis, entry: &mut PodLedger, draft: &m
     }
 }
 
-fn first_stage(pod: &Pod, entry: &PodLedger, draft: &Draft<'_>) -> Stopping {
-    let (observed, now) = (draft.observed, draft.now);
-    // Unknown is not "no": the kernel may have kept it published while the
-    // supervisor was away.
-    let may_be = |address| observed.publication.is_none() || publish::leads_to(address, observed);
-    if pod.address.is_some_and(may_be) {
+fn first_stage(entry: &PodLedger, now: Millis) -> Stopping {
+    if entry.published {
         return Stopping::Unpublishing { give_up_at: now.saturating_add(UNPUBLISH_MAX) };
     }
     let drained = entry.unpublished_at.map(|at| at.saturating_add(DRAIN));
     Stopping::Draining { until: drained.unwrap_or(now) }
 }
 
-fn next_stage(stage: Stopping, pod: &Pod, grace: Millis, draft: &Draft<'_>) -> Option<Stopping> {
-    let now = draft.now;
+fn next_stage(
+    stage: Stopping,
+    pod: &Pod,
+    grace: Millis,
+    entry: &PodLedger,
+    now: Millis,
+) -> Option<Stopping> {
     if !pod.alive {
         return (stage != Stopping::Removing).then_some(Stopping::Removing);
     }
     match stage {
         Stopping::Unpublishing { give_up_at } => {
-            let known = draft.observed.publication.is_some();
-            let published = pod.address.is_some_and(|a| publish::leads_to(a, draft.observed));
-            if known && !published {
-                Some(Stopping::Draining { until: now.saturating_add(DRAIN) })
-            } else {
+            if entry.published {
                 (now >= give_up_at).then_some(Stopping::Draining { until: now })
+            } else {
+                Some(Stopping::Draining { until: now.saturating_add(DRAIN) })
             }
         }
         Stopping::Draining { until } => {

@@ -195,7 +195,7 @@ impl Checker {
     /// because a person asked for another.
     fn check_untouched(&self, turn: &Turn<'_>, name: &Name, pod: &ObservedPod) {
         let Some(workload) = turn.desired.workloads.get(&pod.deployment) else { return };
-        if pod.hash != workload.hash || self.replace.contains(name) {
+        if pod.hash != workload.hash || !pod.complete || self.replace.contains(name) {
             return;
         }
         let kept = turn.pods_of(&pod.deployment).filter(|(other, seen)| {

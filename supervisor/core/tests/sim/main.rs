@@ -25,7 +25,7 @@ use rng::Rng;
 use world::World;
 
 /// Enough for the default run to take a few seconds without optimisation.
-const RUNS: u64 = 250;
+const RUNS: u64 = 100;
 const FAULTY_STEPS: u32 = 250;
 /// A node that needs more than this to come to rest is going in circles.
 const CALM_STEPS_MAX: u32 = 3_000;
