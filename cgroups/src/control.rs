@@ -110,10 +110,8 @@ impl Tree {
     fn kill_by_kernel(&self, folder: impl Fn(&Hierarchy) -> PathBuf) -> Result<bool, Error> {
         let unified = self.hierarchies.iter().find(|one| one.version == Version::V2);
         let Some(unified) = unified.map(folder) else { return Ok(false) };
-        if !unified.exists() {
-            // Perhaps it is left in other hierarchies only.
-            return Ok(false);
-        }
+        // The file is missing on an old kernel, or with the whole cgroup: then
+        // perhaps it is left in other hierarchies only.
         Ok(file::optional(file::write(&unified.join("cgroup.kill"), "1"))?.is_some())
     }
 
