@@ -40,7 +40,7 @@ impl Subnet {
     #[must_use]
     pub fn pod(&self, number: u16) -> Option<Ipv4Addr> {
         let number = u32::from(number);
-        let usable = number >= 2 && number < HALF - 1;
+        let usable = (2..HALF - 1).contains(&number);
         usable.then(|| Ipv4Addr::from(u32::from(self.base) + number))
     }
 
@@ -48,7 +48,7 @@ impl Subnet {
     #[must_use]
     pub fn service(&self, number: u16) -> Option<Ipv4Addr> {
         let number = u32::from(number);
-        let usable = number >= 1 && number < HALF - 1;
+        let usable = (1..HALF - 1).contains(&number);
         usable.then(|| Ipv4Addr::from(u32::from(self.base) + HALF + number))
     }
 

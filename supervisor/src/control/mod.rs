@@ -13,6 +13,7 @@ mod stream;
 
 pub use client::{Client, ClientError};
 pub use protocol::{
-    ContainerDescription, MountDescription, PodDescription, PodUsage, Request, Response,
+    CloudLink, ContainerDescription, LocalStatus, MountDescription, PodDescription, PodUsage,
+    Request, Response,
 };
 pub use server::{Ask, Server};

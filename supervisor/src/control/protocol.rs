@@ -33,7 +33,7 @@ pub enum Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    Status(Box<NodeStatus>),
+    Status(Box<LocalStatus>),
     Pods(Vec<PodDescription>),
     Events(Vec<Event>),
     LogLines(Vec<LogLine>),
@@ -44,6 +44,21 @@ pub enum Response {
     },
     /// Why it cannot be answered, and what to do.
     Error(String),
+}
+
+/// What the cloud is told, and how it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalStatus {
+    pub node: NodeStatus,
+    pub cloud: CloudLink,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudLink {
+    /// To its broker.
+    pub connected: bool,
+    /// Why it is not.
+    pub last_error: Option<String>,
 }
 
 /// Everything known about a pod.

@@ -43,12 +43,12 @@ struct ContainerLog {
     folder: LogFolder,
     pod: Name,
     container: Name,
-    file: Option<Open>,
+    file: Option<OpenFile>,
     joiner: Joiner,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     reader: BufReader<File>,
     inode: u64,
     /// The beginning of a line whose end is not written yet.
@@ -238,7 +238,7 @@ impl ContainerLog {
         let order =
             if was_rotated { [None, Some(&current)] } else { [Some(&rotated), Some(&current)] };
         for path in order.into_iter().flatten() {
-            if let Some(open) = Open::open(path).map_err(LogError::io("open", path))? {
+            if let Some(open) = OpenFile::open(path).map_err(LogError::io("open", path))? {
                 self.file = Some(open);
                 return Ok(true);
             }
@@ -247,7 +247,7 @@ impl ContainerLog {
     }
 }
 
-impl Open {
+impl OpenFile {
     fn open(path: &Path) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

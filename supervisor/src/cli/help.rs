@@ -1,0 +1,252 @@
+//! Help pages, and which options a command takes.
+
+const PLACE: [&str; 2] = ["--config", "--run-dir"];
+
+/// A command, or the overview.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    General,
+    Run,
+    Supervisor,
+    Ps,
+    Status,
+    Describe,
+    Events,
+    Logs,
+    Stop,
+    Version,
+}
+
+impl Topic {
+    #[cfg(test)]
+    pub const ALL: [Self; 10] = [
+        Self::General,
+        Self::Run,
+        Self::Supervisor,
+        Self::Ps,
+        Self::Status,
+        Self::Describe,
+        Self::Events,
+        Self::Logs,
+        Self::Stop,
+        Self::Version,
+    ];
+
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Some(match word {
+            "help" => Self::General,
+            "run" => Self::Run,
+            "supervisor" => Self::Supervisor,
+            "ps" => Self::Ps,
+            "status" => Self::Status,
+            "describe" => Self::Describe,
+            "events" => Self::Events,
+            "logs" => Self::Logs,
+            "stop" => Self::Stop,
+            "version" => Self::Version,
+            _ => return None,
+        })
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::General => "help",
+            Self::Run => "run",
+            Self::Supervisor => "supervisor",
+            Self::Ps => "ps",
+            Self::Status => "status",
+            Self::Describe => "describe",
+            Self::Events => "events",
+            Self::Logs => "logs",
+            Self::Stop => "stop",
+            Self::Version => "version",
+        }
+    }
+
+    #[must_use]
+    pub fn takes_pod(self) -> bool {
+        matches!(self, Self::Describe | Self::Logs)
+    }
+
+    /// All options but `--help`.
+    #[must_use]
+    pub fn options(self) -> Vec<&'static str> {
+        let own: &[&str] = match self {
+            Self::General | Self::Version => return Vec::new(),
+            Self::Run | Self::Supervisor => return vec!["--config"],
+            Self::Ps | Self::Status | Self::Describe => &["-o", "--output"],
+            Self::Events => &["--tail", "-o", "--output"],
+            Self::Logs => &[
+                "-c",
+                "--container",
+                "-f",
+                "--follow",
+                "--tail",
+                "--since",
+                "-t",
+                "--times",
+                "-o",
+                "--output",
+            ],
+            Self::Stop => &["--all"],
+        };
+        own.iter().chain(&PLACE).copied().collect()
+    }
+}
+
+/// The page about `topic`.
+#[must_use]
+pub fn text(topic: Topic) -> String {
+    let page = match topic {
+        Topic::General => GENERAL,
+        Topic::Run => RUN,
+        Topic::Supervisor => SUPERVISOR,
+        Topic::Ps => PS,
+        Topic::Status => STATUS,
+        Topic::Describe => DESCRIBE,
+        Topic::Events => EVENTS,
+        Topic::Logs => LOGS,
+        Topic::Stop => STOP,
+        Topic::Version => VERSION,
+    };
+    let place = if topic.options().contains(&"--run-dir") { PLACE_PAGE } else { "" };
+    format!("{page}{place}")
+}
+
+const GENERAL: &str = "\
+wherry runs versioned applications on this gateway, as a cloud asks for them.
+
+usage: wherry COMMAND [OPTIONS]
+
+  run               be the node: run until told to stop
+  status            how far the node is with what it has to run
+  ps                the pods
+  describe POD      everything about a pod
+  logs POD          what a pod's containers print
+  events            what happened of late
+  stop              end the node; containers run on (--all: remove them)
+  version           this program's version
+  help [COMMAND]    this page, or a command's
+
+POD is a pod's name, or a deployment's: then all its pods.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+";
+
+const RUN: &str = "\
+usage: wherry run [--config FILE]
+
+Becomes the node's launcher and starts its supervisor. Needs root. Pods that
+were running when the node ended are taken over, not restarted.
+
+  --config FILE     the node's configuration (/etc/wherry/wherry.toml);
+                    `wherry-cloud node config NODE` prints it
+
+SIGTERM or SIGINT ends the node; containers run on. The environment variable
+WHERRY_LOG sets how much is logged: error, warn, info, debug or trace.
+
+example:
+  WHERRY_LOG=debug wherry run --config ./wherry.toml
+";
+
+const SUPERVISOR: &str = "\
+usage: wherry supervisor --config FILE
+
+Started by `wherry run`; of no use otherwise.
+";
+
+const PS: &str = "\
+usage: wherry ps [-o json|table]
+
+Lists the pods: how each does, its containers that run, restarts, address.
+
+  -o, --output O    json or table
+
+examples:
+  wherry ps
+  wherry ps -o json | jq -r '.[] | select(.phase != \"available\") | .name'
+";
+
+const STATUS: &str = "\
+usage: wherry status [-o json|table]
+
+Says which generation the node works towards, how far it is, what it refused,
+and whether the cloud is there.
+
+  -o, --output O    json or table
+
+example:
+  wherry status -o json | jq -r .phase
+";
+
+const DESCRIBE: &str = "\
+usage: wherry describe POD [-o json|table]
+
+Says everything about a pod, or about all pods of a deployment: containers,
+images, limits, what it uses, its latest events.
+
+  -o, --output O    json or table
+
+examples:
+  wherry describe web-3
+  wherry describe web
+";
+
+const EVENTS: &str = "\
+usage: wherry events [--tail N] [-o json|table]
+
+Lists what happened of late, oldest first, whether the cloud has it or not.
+
+  --tail N          the newest N (40)
+  -o, --output O    json or table
+
+example:
+  wherry events --tail 100
+";
+
+const LOGS: &str = "\
+usage: wherry logs POD [-c CONTAINER] [-f] [--tail N] [--since T]
+
+Prints what the containers of a pod, or of all pods of a deployment, printed.
+With more than one of them, each line begins with where it comes from. Logs
+are kept in RAM, bounded, and go with their pod.
+
+  -c, --container C only this container
+  -f, --follow      go on with new lines until interrupted
+  --tail N          the last N lines of each container
+  --since T         lines of the last 90s, 5m, 1h30m or 2d
+  -t, --times       begin each line with its time
+  -o, --output O    table, or json: an object a line
+
+examples:
+  wherry logs web -f
+  wherry logs web-3 -c nginx --since 10m
+";
+
+const STOP: &str = "\
+usage: wherry stop [--all]
+
+Ends the node. Its containers run on, and the next `wherry run` takes them
+over.
+
+  --all             stop and remove every pod, and all mounts, rules and
+                    interfaces made for them; the next `wherry run` starts
+                    them anew
+
+examples:
+  wherry stop
+  wherry stop --all
+";
+
+const VERSION: &str = "\
+usage: wherry version
+
+Prints this program's version.
+";
+
+const PLACE_PAGE: &str = "
+Which node:
+  --config FILE     its configuration (/etc/wherry/wherry.toml)
+  --run-dir DIR     its run folder (/run/wherry)
+";

@@ -1,0 +1,158 @@
+//! `wherry describe`: all that is known about a pod.
+//!
+//! What a pod uses is asked of the launcher; the answer to the command line
+//! waits for that. Never here: contents of config maps and secrets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::SyncSender;
+
+use wherry_bundle::message::{NodeStatus, PodStatus};
+use wherry_bundle::model::{ConfigKind, Container, Deployment};
+use wherry_bundle::{Bundle, Name};
+use wherry_core::Observed;
+use wherry_runtime::proto::Usage;
+
+use super::report::RecentEvents;
+use crate::control::{ContainerDescription, MountDescription, PodDescription, PodUsage, Response};
+
+/// Events of a pod that are shown with it.
+const EVENTS_MAX: usize = 10;
+/// Descriptions under way: more than the control socket has connections.
+const PENDING_MAX: usize = 16;
+
+/// Answers that wait for the launcher.
+#[derive(Debug, Default)]
+pub struct Descriptions {
+    pending: Vec<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    pods: Vec<PodDescription>,
+    /// Questions without an answer.
+    asked: BTreeSet<u32>,
+    answer: SyncSender<Response>,
+}
+
+impl Descriptions {
+    /// Answers once all of `asked` are answered.
+    pub fn begin(
+        &mut self,
+        name: &Name,
+        pods: Vec<PodDescription>,
+        asked: Vec<u32>,
+        answer: SyncSender<Response>,
+    ) {
+        if pods.is_empty() {
+            let text = format!("there is no pod or deployment `{name}` (`wherry ps` lists them)");
+            let _ = answer.try_send(Response::Error(text));
+            return;
+        }
+        if self.pending.len() == PENDING_MAX {
+            // Its client has given up long ago.
+            self.pending.remove(0);
+        }
+        self.pending.push(Pending { pods, asked: asked.into_iter().collect(), answer });
+        self.send_complete();
+    }
+
+    pub fn usage(&mut self, pod: &Name, usage: &Usage) {
+        let waiting = self.pending.iter_mut().flat_map(|pending| &mut pending.pods);
+        for description in waiting.filter(|description| description.status.name == *pod) {
+            description.usage = Some(PodUsage {
+                cpu_micros: usage.cpu_micros,
+                memory_bytes: usage.memory_bytes,
+                memory_bytes_peak: usage.memory_bytes_peak,
+                processes: usage.pids,
+                oom_kills: usage.oom_kills,
+            });
+        }
+    }
+
+    pub fn answered(&mut self, seq: u32) {
+        for pending in &mut self.pending {
+            pending.asked.remove(&seq);
+        }
+        self.send_complete();
+    }
+
+    fn send_complete(&mut self) {
+        let all = std::mem::take(&mut self.pending);
+        for pending in all {
+            if pending.asked.is_empty() {
+                // Whoever asked may be gone.
+                let _ = pending.answer.try_send(Response::Pods(pending.pods));
+            } else {
+                self.pending.push(pending);
+            }
+        }
+    }
+}
+
+/// The pod of that name, or all pods of the deployment of that name.
+#[must_use]
+pub fn describe(
+    name: &Name,
+    status: &NodeStatus,
+    observed: &Observed,
+    recent: &RecentEvents,
+    bundle: Option<&Bundle>,
+) -> Vec<PodDescription> {
+    let one = status.pods.iter().any(|pod| pod.name == *name);
+    let wanted = |pod: &&PodStatus| if one { pod.name == *name } else { pod.deployment == *name };
+    let hashes = hashes(bundle);
+    let describe = |pod: &PodStatus| {
+        let seen = observed.pods.get(&pod.name);
+        let found = bundle
+            .and_then(|bundle| Some((bundle, bundle.deployment(&pod.deployment)?)))
+            .filter(|(_, deployment)| {
+                seen.is_none_or(|seen| hashes.get(&deployment.name) == Some(&seen.hash))
+            });
+        PodDescription {
+            status: pod.clone(),
+            hash: seen.map(|pod| pod.hash.short()).unwrap_or_default(),
+            current: found.is_some(),
+            restart_policy: seen.map(|pod| pod.restart_policy),
+            grace_seconds: seen.map_or(0, |pod| pod.grace.0 / 1000),
+            containers: found.map(|(bundle, found)| containers(bundle, found)).unwrap_or_default(),
+            usage: None,
+            events: recent.about(pod.name.as_str(), EVENTS_MAX),
+        }
+    };
+    status.pods.iter().filter(wanted).map(describe).collect()
+}
+
+fn hashes(bundle: Option<&Bundle>) -> BTreeMap<Name, wherry_bundle::Digest> {
+    let all = bundle.into_iter().flat_map(|bundle| {
+        bundle.deployments.iter().map(move |d| (d.name.clone(), bundle.pod_hash(d)))
+    });
+    all.collect()
+}
+
+fn containers(bundle: &Bundle, deployment: &Deployment) -> Vec<ContainerDescription> {
+    let describe = |container: &Container| ContainerDescription {
+        name: container.name.clone(),
+        image: bundle.image(&container.image).map(|i| i.reference.clone()).unwrap_or_default(),
+        args: container.args.clone(),
+        user: container.user.uid,
+        capabilities: container.capabilities.iter().cloned().collect(),
+        cpu_millis: container.resources.cpu_millis,
+        memory_bytes: container.resources.memory_bytes,
+        ports: container.ports.clone(),
+        mounts: mounts(deployment, container),
+    };
+    deployment.pod.containers.iter().map(describe).collect()
+}
+
+fn mounts(deployment: &Deployment, container: &Container) -> Vec<MountDescription> {
+    let describe = |mount: &wherry_bundle::model::Mount| {
+        let volume = deployment.pod.volumes.iter().find(|volume| volume.name == mount.volume)?;
+        let kind = match volume.config.kind {
+            ConfigKind::ConfigMap => "config map",
+            ConfigKind::Secret => "secret",
+        };
+        let source = format!("{kind} {}", volume.config.name);
+        Some(MountDescription { path: mount.path.clone(), source })
+    };
+    container.mounts.iter().filter_map(describe).collect()
+}

@@ -1,0 +1,350 @@
+//! What the supervisor keeps on flash: the store, and which layer files stay.
+//!
+//! A disk that cannot be written must not stop the pods: then the bundle is
+//! read from the mirror, and the store is tried again from time to time.
+//! Never here: pods, the broker.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use wherry_bundle::envelope::{self, EnvelopeError};
+use wherry_bundle::message::Refused;
+use wherry_bundle::{Bundle, Digest, Generation, Name};
+use wherry_core::Millis;
+
+use super::judge::Held;
+use crate::config::DataDir;
+use crate::layers::{LayerError, Layers};
+use crate::store::{Generations, NewEvent, OutboxStatus, Recovery, Store, StoreError, Stored};
+
+/// Between tries to open a store whose disk is full or read-only.
+const RETRY: Millis = Millis(60_000);
+
+#[derive(Debug)]
+pub struct Durable {
+    data: DataDir,
+    own: Name,
+    layers: Layers,
+    store: Option<Arc<Store>>,
+    /// When a store that did not open is tried again.
+    retry_at: Option<Millis>,
+    held: Held,
+    last_good: Needed,
+    /// Kept here while there is no store.
+    refused: Option<Refused>,
+}
+
+/// What remains of a bundle that is kept for later: no configuration files
+/// are held in RAM for it.
+#[derive(Clone, Debug, Default)]
+struct Needed {
+    generation: Generation,
+    layers: BTreeSet<Digest>,
+}
+
+/// What was found when the store was opened.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub bundle: Option<Bundle>,
+    /// For people.
+    pub recoveries: Vec<Recovery>,
+}
+
+impl Durable {
+    /// Opens what is there. A store that does not open is an error in the log
+    /// only.
+    ///
+    /// # Errors
+    /// The layers' folder cannot be made.
+    pub fn open(data: &DataDir, own: &Name, now: Millis) -> Result<(Self, Found), LayerError> {
+        let mut durable = Self {
+            data: data.clone(),
+            own: own.clone(),
+            layers: open_layers(data)?,
+            store: None,
+            retry_at: None,
+            held: Held::default(),
+            last_good: Needed::default(),
+            refused: None,
+        };
+        let found = match durable.open_store() {
+            Ok(found) => found,
+            Err(error) => {
+                log::error!("the node's state cannot be opened, it is only read: {error}");
+                durable.retry_at = Some(now.saturating_add(RETRY));
+                durable.salvage()
+            }
+        };
+        Ok((durable, found))
+    }
+
+    /// Tries again to open a store that did not open, when it is time.
+    pub fn retry(&mut self, now: Millis) -> Option<Found> {
+        self.retry_at.filter(|at| *at <= now)?;
+        match self.open_store() {
+            Ok(found) => {
+                log::info!("the node's state could be opened again");
+                self.retry_at = None;
+                Some(found)
+            }
+            Err(error) => {
+                log::warn!("the node's state still cannot be opened: {error}");
+                self.retry_at = Some(now.saturating_add(RETRY));
+                None
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Millis> {
+        self.retry_at
+    }
+
+    #[must_use]
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    #[must_use]
+    pub fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    #[must_use]
+    pub fn store(&self) -> Option<Arc<Store>> {
+        self.store.clone()
+    }
+
+    /// Those layers of `bundle` that are whole.
+    #[must_use]
+    pub fn present(&self, bundle: Option<&Bundle>) -> BTreeSet<Digest> {
+        let images = bundle.into_iter().flat_map(|bundle| &bundle.images);
+        let layers = images.flat_map(|image| &image.layers);
+        layers.filter(|layer| self.layers.is_whole(layer)).map(|layer| layer.digest).collect()
+    }
+
+    /// Makes `bundle` the current one, durably, and removes layers that
+    /// neither it, the one before nor the last good one needs.
+    ///
+    /// # Errors
+    /// The disk, or no store.
+    pub fn take_up(
+        &mut self,
+        bundle: &Bundle,
+        envelope: &[u8],
+        before: Option<&Bundle>,
+    ) -> Result<(), StoreError> {
+        self.open_now()?.take_up(bundle.generation, envelope)?;
+        self.held.current = Some((bundle.generation, Digest::of(envelope)));
+        self.held.highest_seen = self.held.highest_seen.max(bundle.generation);
+        self.refused = None;
+        self.prune(&[Some(bundle), before]);
+        Ok(())
+    }
+
+    /// Remembers a refusal; false if it is known already.
+    ///
+    /// # Errors
+    /// The disk, or no store; it is remembered in RAM then.
+    pub fn refuse(&mut self, refused: &Refused) -> Result<bool, StoreError> {
+        if self.refused.as_ref() == Some(refused) {
+            return Ok(false);
+        }
+        self.refused = Some(refused.clone());
+        self.open_now()?.set_refused(Some(refused))?;
+        Ok(true)
+    }
+
+    #[must_use]
+    pub fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()
+    }
+
+    #[must_use]
+    pub fn last_good(&self) -> Generation {
+        self.last_good.generation
+    }
+
+    /// `current` has run well: it becomes the last good one, and layers that
+    /// only others need go.
+    ///
+    /// # Errors
+    /// The disk, or no store.
+    pub fn mark_good(&mut self, current: &Bundle) -> Result<(), StoreError> {
+        self.open_now()?.mark_good(current.generation)?;
+        self.last_good = Needed::of(current);
+        self.prune(&[Some(current)]);
+        Ok(())
+    }
+
+    /// The number of the event; 0 without a store.
+    pub fn push_event(&self, event: &NewEvent) -> u64 {
+        self.store.as_ref().map_or(0, |store| store.push_event(event))
+    }
+
+    #[must_use]
+    pub fn outbox(&self) -> OutboxStatus {
+        let none = OutboxStatus { waiting: 0, dropped: 0 };
+        self.store.as_ref().map_or(none, |store| store.outbox_status())
+    }
+
+    fn open_store(&mut self) -> Result<Found, StoreError> {
+        let (store, recoveries) = Store::open(&self.data.state())?;
+        for recovery in &recoveries {
+            log::warn!("{recovery}");
+        }
+        let generations = store.generations()?;
+        self.refused = store.refused();
+        self.store = Some(Arc::new(store));
+        Ok(Found { bundle: self.load(generations), recoveries })
+    }
+
+    fn salvage(&mut self) -> Found {
+        match Store::salvage(&self.data.state()) {
+            Ok(generations) => Found { bundle: self.load(generations), recoveries: Vec::new() },
+            Err(error) => {
+                log::error!("nor can its mirror be read; pods that run are left alone: {error}");
+                Found::default()
+            }
+        }
+    }
+
+    fn load(&mut self, generations: Generations) -> Option<Bundle> {
+        self.held.highest_seen = generations.highest_seen;
+        self.held.current = generations
+            .current
+            .as_ref()
+            .map(|stored| (stored.generation, Digest::of(&stored.envelope)));
+        let open = |stored: Option<Stored>, what| {
+            let stored = stored?;
+            open_kept(&stored, &self.own)
+                .inspect_err(|error| log::error!("the {what} bundle cannot be used: {error}"))
+                .ok()
+        };
+        let last_good = open(generations.last_good, "last good");
+        self.last_good = last_good.as_ref().map(Needed::of).unwrap_or_default();
+        open(generations.current, "current").or(last_good)
+    }
+
+    fn open_now(&self) -> Result<&Arc<Store>, StoreError> {
+        self.store.as_ref().ok_or_else(|| StoreError::Locked { path: self.data.state() })
+    }
+
+    fn prune(&self, needed: &[Option<&Bundle>]) {
+        let mut keep = self.last_good.layers.clone();
+        keep.extend(needed.iter().flatten().flat_map(|bundle| layers_of(bundle)));
+        match self.layers.prune(&keep) {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => log::info!("{} layers that nothing needs were removed", gone.len()),
+            Err(error) => log::warn!("layers that nothing needs are left: {error}"),
+        }
+    }
+}
+
+impl Needed {
+    fn of(bundle: &Bundle) -> Self {
+        Self { generation: bundle.generation, layers: layers_of(bundle).collect() }
+    }
+}
+
+fn layers_of(bundle: &Bundle) -> impl Iterator<Item = Digest> {
+    bundle.images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest)
+}
+
+fn open_kept(stored: &Stored, own: &Name) -> Result<Bundle, EnvelopeError> {
+    envelope::open_kept(&stored.envelope, own)
+}
+
+fn open_layers(data: &DataDir) -> Result<Layers, LayerError> {
+    Layers::open(&data.layers())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::supervisor::sample;
+
+    fn bundle(generation: u64, layer: &[u8]) -> (Bundle, Vec<u8>) {
+        let mut bundle = Bundle { generation: Generation(generation), ..sample::bundle() };
+        bundle.images[0].layers = vec![sample::layer(layer)];
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let envelope = envelope::seal(&bundle, &key).unwrap();
+        (bundle, envelope)
+    }
+
+    fn put(durable: &Durable, text: &[u8]) {
+        fs::write(durable.layers().path(&sample::layer(text).digest), text).unwrap();
+    }
+
+    #[test]
+    fn a_restart_finds_all_and_layers_go_when_nothing_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir(dir.path().to_owned());
+        let own = sample::name("gw-1");
+        let open = || Durable::open(&data, &own, Millis(0)).unwrap();
+        let (mut durable, found) = open();
+        assert!(found.bundle.is_none() && found.recoveries.is_empty());
+        let mut before = None;
+        for (generation, layer) in [(1, b"a"), (2, b"b"), (3, b"c")] {
+            put(&durable, layer);
+            let (bundle, envelope) = bundle(generation, layer);
+            durable.take_up(&bundle, &envelope, before.as_ref()).unwrap();
+            if generation == 1 {
+                durable.mark_good(&bundle).unwrap();
+            }
+            before = Some(bundle);
+        }
+        let whole = |durable: &Durable| durable.layers().present().unwrap().len();
+        assert_eq!(whole(&durable), 3, "current, the one before and last good");
+        let refused = Refused { generation: Generation(9), reason: "no".into() };
+        assert!(durable.refuse(&refused).unwrap());
+        assert!(!durable.refuse(&refused).unwrap(), "the same again is no news");
+        drop(durable);
+
+        let (mut durable, found) = open();
+        assert_eq!(found.bundle, before);
+        assert_eq!(durable.held().highest_seen, Generation(3));
+        assert_eq!((durable.last_good(), durable.refused()), (Generation(1), Some(&refused)));
+        assert_eq!(durable.present(before.as_ref()).len(), 1);
+        durable.mark_good(&before.unwrap()).unwrap();
+        assert_eq!(whole(&durable), 1);
+    }
+
+    #[test]
+    fn without_a_store_the_bundle_is_found_and_the_store_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir(dir.path().to_owned());
+        let own = sample::name("gw-1");
+        let (bundle, envelope) = bundle(1, b"a");
+        let (mut first, _) = Durable::open(&data, &own, Millis(0)).unwrap();
+        first.take_up(&bundle, &envelope, None).unwrap();
+        // Its lock keeps the second one out, as a failing disk would.
+        let (mut second, found) = Durable::open(&data, &own, Millis(5)).unwrap();
+        assert_eq!(found.bundle.as_ref(), Some(&bundle));
+        assert!(second.store().is_none());
+        assert!(second.take_up(&bundle, &envelope, None).is_err());
+        let at = second.retry_at().unwrap();
+        assert!(second.retry(at).is_none());
+        drop(first);
+        assert!(second.retry(at).is_none(), "not before its time");
+        let found = second.retry(second.retry_at().unwrap()).unwrap();
+        assert_eq!(found.bundle, Some(bundle));
+        assert!(second.store().is_some() && second.retry_at().is_none());
+    }
+
+    #[test]
+    fn a_bundle_of_another_node_is_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir(dir.path().to_owned());
+        let (bundle, envelope) = bundle(1, b"a");
+        let (mut durable, _) = Durable::open(&data, &sample::name("gw-1"), Millis(0)).unwrap();
+        durable.take_up(&bundle, &envelope, None).unwrap();
+        drop(durable);
+        let (_, found) = Durable::open(&data, &sample::name("gw-2"), Millis(0)).unwrap();
+        assert_eq!(found.bundle, None);
+    }
+}
