@@ -16,6 +16,9 @@ pub const LEVEL_VARIABLE: &str = "WHERRY_LOG";
 /// A line longer than this is cut: errors of libraries can be pages long.
 const LINE_BYTES_MAX: usize = 4096;
 const OWN_TARGETS: &str = "wherry";
+/// Their failures come back as values. Their warnings are about what we do on
+/// purpose: hide the cgroups from them, and reap before them.
+const RUNTIME_TARGETS: [&str; 2] = ["libcgroups", "libcontainer"];
 
 #[derive(Debug)]
 struct Stderr {
@@ -37,8 +40,12 @@ pub fn init(process: &'static str) {
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let (target, level) = (metadata.target(), metadata.level());
+        if RUNTIME_TARGETS.iter().any(|runtime| target.starts_with(runtime)) {
+            return level <= log::Level::Error;
+        }
         // Libraries say at `info` what people need not know.
-        metadata.target().starts_with(OWN_TARGETS) || metadata.level() <= log::Level::Warn
+        target.starts_with(OWN_TARGETS) || level <= log::Level::Warn
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -22,6 +22,7 @@ impl Launcher {
             Request::CreatePod(_)
             | Request::DefineContainer { .. }
             | Request::StartContainer { .. }
+            | Request::Publish(_)
                 if ending =>
             {
                 self.answer(seq, Err("the node is ending".into()));
