@@ -42,6 +42,8 @@ impl LauncherClient {
         if !packet::is_packet_socket(socket.as_fd()) {
             return Err(ClientError::NotStartedByLauncher);
         }
+        // It was executed as `/proc/self/exe`, which is how it would be listed.
+        let _ = nix::sys::prctl::set_name(c"wherry-superv");
         Ok(Self { socket })
     }
 

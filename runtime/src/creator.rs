@@ -18,10 +18,7 @@ use std::path::{Path, PathBuf};
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use wherry_bundle::Digest;
@@ -30,21 +27,16 @@ use wherry_cgroups::{CgroupPath, Tree};
 
 use crate::executor::ReportingExecutor;
 use crate::folders::{ContainerFolder, Folders};
-use crate::mounts::{self, MountError};
 use crate::packet::{self, Wait};
 use crate::process::{Privileges, Stat};
 use crate::proto::MountSpec;
+use crate::rootfs::{self, RootFsError};
 use crate::sys;
 
-/// What a container may write outside its volumes. It lies in RAM and counts
-/// for the container's memory limit, which is the real bound where there is
-/// one.
-const WRITABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Name of the folder of libcontainer's own state, below the bundle.
 const STATE_ID: &str = "state";
 /// The creator's socket; nothing else of the launcher's is left open.
 const SOCKET_FD: i32 = 3;
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 /// What a creator tells the launcher, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +61,8 @@ pub struct Job<'a> {
     pub capabilities: u64,
     pub tree: &'a Tree,
     pub cgroup: &'a CgroupPath,
+    /// In the container.
+    pub working_dir: &'a str,
     /// Where cgroup file systems are mounted, besides the usual place.
     pub cgroup_mounts: &'a [PathBuf],
 }
@@ -78,12 +72,10 @@ pub struct Job<'a> {
 enum CreatorError {
     #[error("joining the cgroup: {0}")]
     Cgroup(#[from] wherry_cgroups::Error),
-    #[error("{what}: {source}")]
-    Step { what: &'static str, source: Errno },
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Mount(#[from] MountError),
+    RootFs(#[from] RootFsError),
     #[error("volume {path}: {source} (it has to be below the volumes' folder, without symlinks)")]
     Volume { path: String, source: io::Error },
     #[error("capabilities {missing:#x} (bits) were asked for, which this system does not have")]
@@ -105,6 +97,9 @@ pub fn run(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> i32 {
     let only_socket = sys::place_fd(socket.as_fd(), SOCKET_FD);
     sys::close_from(SOCKET_FD + 1);
     let Ok(socket) = only_socket.and_then(|()| sys::take_inherited_fd(SOCKET_FD)) else { return 1 };
+    // The container's is in its spec; what libcontainer would take from ours
+    // (`LISTEN_FDS`) is not meant for it.
+    sys::clear_environment();
     // For people who look at the process list.
     let _ = nix::sys::prctl::set_name(c"wherry-creator");
     match create(job, &socket, launcher) {
@@ -135,7 +130,9 @@ fn create(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> Result<(), CreatorE
         return Err(CreatorError::Capabilities { missing });
     }
     check_volumes(job)?;
-    private_mounts(job)?;
+    rootfs::private_mounts(job.cgroup_mounts)?;
+    rootfs::mount(job.folders, job.container, job.layers)?;
+    rootfs::ensure_folder(&job.container.rootfs(), job.working_dir)?;
     start(job, socket)
 }
 
@@ -232,64 +229,6 @@ fn check_volumes(job: &Job<'_>) -> Result<(), CreatorError> {
             .map_err(|source| CreatorError::Volume { path: path.to_owned(), source })?;
     }
     Ok(())
-}
-
-/// A mount namespace of our own with the root file system in it, and without
-/// any cgroup file system: libcontainer, finding none, leaves alone what
-/// `wherry-cgroups` has done.
-fn private_mounts(job: &Job<'_>) -> Result<(), CreatorError> {
-    let step = |what| move |source| CreatorError::Step { what, source };
-    unshare(CloneFlags::CLONE_NEWNS).map_err(step("unsharing the mount namespace"))?;
-    mounts::make_private(Path::new("/"))?;
-    let roots = job.cgroup_mounts.iter().map(PathBuf::as_path);
-    for path in roots.chain([Path::new(CGROUP_ROOT)]) {
-        match umount2(path, MntFlags::MNT_DETACH) {
-            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            Err(source) => {
-                return Err(CreatorError::Step { what: "hiding the cgroup file system", source });
-            }
-        }
-    }
-    mounts::tmpfs(Path::new(CGROUP_ROOT), 0, 0o755, MsFlags::MS_RDONLY)?;
-    root_file_system(job)
-}
-
-/// Overlay of the layers under a tmpfs.
-fn root_file_system(job: &Job<'_>) -> Result<(), CreatorError> {
-    let writable = job.container.writable();
-    mounts::tmpfs(&writable, WRITABLE_BYTES_MAX, 0o755, MsFlags::empty())?;
-    let (upper, work) = (writable.join("upper"), writable.join("work"));
-    for path in [&upper, &work] {
-        std::fs::create_dir(path).map_err(|source| CreatorError::Io {
-            what: "making folder",
-            path: path.clone(),
-            source,
-        })?;
-    }
-    // Relative names keep the options of 32 layers within one page, which is
-    // all that mount(2) takes.
-    let layers = job.folders.layers();
-    std::env::set_current_dir(&layers).map_err(|source| CreatorError::Io {
-        what: "entering",
-        path: layers,
-        source,
-    })?;
-    let lower: Vec<String> = job.layers.iter().rev().map(Digest::hex).collect();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.join(":"),
-        upper.display(),
-        work.display()
-    );
-    let rootfs = job.container.rootfs();
-    let flags = MsFlags::MS_NODEV;
-    mount(Some("overlay"), &rootfs, Some("overlay"), flags, Some(options.as_str()))
-        .map_err(|source| MountError::Mount { kind: "overlay", path: rootfs, source })?;
-    std::env::set_current_dir("/").map_err(|source| CreatorError::Io {
-        what: "entering",
-        path: "/".into(),
-        source,
-    })
 }
 
 /// An error with all its causes: libcontainer's outer ones say little.

@@ -25,6 +25,7 @@ pub mod packet;
 pub mod process;
 pub mod proto;
 pub mod record;
+pub mod rootfs;
 #[cfg(test)]
 mod samples;
 pub mod sandbox;

@@ -141,6 +141,7 @@ pub struct HostPort {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // a text of 1 KiB, and never many at once
 pub enum Notice {
     Done {
         seq: u32,

@@ -17,7 +17,7 @@ use crate::proto::{ContainerSpec, PodSpec};
 
 /// Larger than any record: the largest is a container's spec, which came in
 /// one packet.
-const RECORD_BYTES_MAX: u64 = crate::proto::PACKET_BYTES_MAX as u64;
+const RECORD_BYTES_MAX: usize = crate::proto::PACKET_BYTES_MAX;
 
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -92,11 +92,12 @@ pub fn read<R: Record>(path: &Path) -> Result<Option<R>, RecordError> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
-        Ok(data) if data.len() > RECORD_BYTES_MAX => {
+        Ok(data) => {
             let bytes = usize::try_from(data.len()).unwrap_or(usize::MAX);
-            return Err(contents(WireError::TooLarge { bytes, max: RECORD_BYTES_MAX as usize }));
+            if bytes > RECORD_BYTES_MAX {
+                return Err(contents(WireError::TooLarge { bytes, max: RECORD_BYTES_MAX }));
+            }
         }
-        Ok(_) => {}
     }
     let bytes = fs::read(path).map_err(io)?;
     wire::decode(R::SCHEMA, &bytes).map(Some).map_err(contents)

@@ -40,6 +40,8 @@ pub struct SealError {
 /// Nothing has happened then.
 pub fn ensure_sealed() -> Result<(), SealError> {
     if is_sealed()? {
+        // It was executed by a descriptor's number.
+        let _ = nix::sys::prctl::set_name(c"wherry");
         return Ok(());
     }
     let copy = sealed_copy()?;

@@ -19,12 +19,6 @@ use nix::unistd::{ForkResult, Pid};
 /// # Errors
 /// What `fork(2)` says.
 pub fn fork_child(child: impl FnOnce() -> i32) -> io::Result<Pid> {
-    struct ExitOnUnwind;
-    impl Drop for ExitOnUnwind {
-        fn drop(&mut self) {
-            exit_now(PANIC_STATUS);
-        }
-    }
     // SAFETY: single-threaded caller (see above), so the child's copy of the
     // process is whole.
     match unsafe { nix::unistd::fork() }? {
@@ -33,6 +27,61 @@ pub fn fork_child(child: impl FnOnce() -> i32) -> io::Result<Pid> {
             let _guard = ExitOnUnwind;
             exit_now(child());
         }
+    }
+}
+
+/// [`fork_child`], with the child in the cgroup (v2) of which `cgroup` is the
+/// folder from its first instruction on: moving it afterwards would wait
+/// several milliseconds for an RCU grace period. `clone3(2)`,
+/// `CLONE_INTO_CGROUP`.
+///
+/// # Errors
+/// What `clone3(2)` says; `ENOSYS` or `E2BIG` before Linux 5.7.
+pub fn fork_child_into(cgroup: BorrowedFd<'_>, child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    let mut args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(cgroup.as_raw_fd().unsigned_abs()),
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM and a stack of its own this is fork(2): the
+    // child goes on with a copy of everything. The caller is single-threaded
+    // as for `fork_child`, so that what the C library would do in addition,
+    // for other threads' locks, is not needed.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &mut args, size_of::<CloneArgs>()) };
+    match i32::try_from(pid) {
+        Ok(0) => {
+            let _guard = ExitOnUnwind;
+            exit_now(child());
+        }
+        Ok(pid) if pid > 0 => Ok(Pid::from_raw(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `struct clone_args` (`linux/sched.h`, Linux 5.7).
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Keeps a panic in a child from reaching the parent's code.
+struct ExitOnUnwind;
+impl Drop for ExitOnUnwind {
+    fn drop(&mut self) {
+        exit_now(PANIC_STATUS);
     }
 }
 
@@ -63,6 +112,13 @@ pub fn reset_signals() {
     }
     // Cannot fail with these arguments (sigprocmask(2)).
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Empties this process's environment. For forked, single-threaded children:
+/// nobody else may be reading it.
+pub fn clear_environment() {
+    // SAFETY: single-threaded (see above).
+    unsafe { libc::clearenv() };
 }
 
 /// Highest signal number (`_NSIG`; `signal(7)`), and the size of the kernel's
@@ -185,7 +241,7 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
 #[allow(clippy::cast_possible_truncation)] // 64 bytes
 const PIDFD_GET_INFO: c_ulong =
-    (3 << 30) | ((std::mem::size_of::<PidfdInfo>() as c_ulong) << 16) | (0xFF << 8) | 11;
+    (3 << 30) | ((size_of::<PidfdInfo>() as c_ulong) << 16) | (0xFF << 8) | 11;
 
 /// The wait status (as `waitpid(2)` gives it) of a process that somebody
 /// else has reaped. `None` on kernels before 6.15, and while it is not
@@ -263,9 +319,27 @@ pub fn loop_configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Resul
 /// # Errors
 /// `ELOOP` for a symlink, `EXDEV` for an escape, or what open(2) says.
 pub fn open_beneath(folder: BorrowedFd<'_>, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    open_resolved(folder, path, flags, resolve)
+}
+
+/// Opens `path` as a process with the root folder `root` would: absolute
+/// names and symlinks stay in it. `openat2(2)`.
+///
+/// # Errors
+/// What open(2) says.
+pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    open_resolved(root, path, flags, resolve)
+}
+
+fn open_resolved(
+    folder: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlag,
+    resolve: ResolveFlag,
+) -> io::Result<OwnedFd> {
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
     let fd = nix::fcntl::openat2(folder.as_raw_fd(), path, how)?;
     // SAFETY: a new descriptor that nobody else knows.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -315,10 +389,11 @@ mod tests {
 
     #[test]
     fn structures_have_the_kernels_sizes() {
-        assert_eq!(std::mem::size_of::<PidfdInfo>(), 64);
-        assert_eq!(std::mem::size_of::<LoopInfo>(), 232);
-        assert_eq!(std::mem::size_of::<LoopConfig>(), 304);
+        assert_eq!(size_of::<PidfdInfo>(), 64);
+        assert_eq!(size_of::<LoopInfo>(), 232);
+        assert_eq!(size_of::<LoopConfig>(), 304);
         assert_eq!(PIDFD_GET_INFO, 0xC040_FF0B);
+        assert_eq!(size_of::<CloneArgs>(), 88);
     }
 
     #[test]

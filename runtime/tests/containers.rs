@@ -108,7 +108,8 @@ fn another_user_keeps_what_was_asked_for() {
     (container.uid, container.gid) = (1000, 1001);
     container.additional_gids.push(7).unwrap();
     container.capabilities = 1 << 10;
-    container.working_dir = "/srv".try_into().unwrap();
+    // It is not in the image.
+    container.working_dir = "/var/lib/lion".try_into().unwrap();
     let (exit, text) = node.run_script(container);
     assert_eq!(exit, Exit::Code(0), "{text}");
     for line in [
@@ -116,7 +117,7 @@ fn another_user_keeps_what_was_asked_for() {
         "CapBnd:\t0000000000000400",
         "CapAmb:\t0000000000000400",
         "uid=1000 gid=1001 groups=7",
-        "/srv",
+        "/var/lib/lion",
         "0022",
         "yes",
     ] {
@@ -127,7 +128,7 @@ fn another_user_keeps_what_was_asked_for() {
 #[test]
 fn a_start_that_fails_says_why_and_leaves_nothing() {
     let mut node = Node::new("fa");
-    let pod = pod("bad-0", &["a", "b", "c", "d"], None);
+    let pod = pod("bad-0", &["a", "b", "c", "d", "e"], None);
     let mut a = script("a", "");
     a.args = wherry_runtime::proto::join_words(["/no/such/program"]).unwrap();
     let mut b = script("b", "");
@@ -141,12 +142,15 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     c.mounts.push(missing).unwrap();
     let mut d = script("d", "");
     d.args = wherry_runtime::proto::join_words(["/etc/layer"]).unwrap();
-    node.create(&pod, &[a, b, c, d]);
+    let mut e = script("e", "");
+    e.memory_bytes = Some(256 << 10);
+    node.create(&pod, &[a, b, c, d, e]);
     for (container, reason) in [
         ("a", "executing `/no/such/program`: ENOENT"),
         ("b", "has to be fetched first"),
         ("c", "volume not/there"),
         ("d", "executing `/etc/layer`: EACCES"),
+        ("e", "memory limit is too low"),
     ] {
         let request = Request::StartContainer { pod: name("bad-0"), container: name(container) };
         let error = node.ask(request).unwrap_err();
@@ -155,6 +159,17 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     }
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(children_of(node.launcher_pid()), Vec::<String>::new());
+}
+
+#[test]
+fn a_fork_bomb_stays_in_its_container() {
+    let mut node = Node::new("fb");
+    let text = "i=0; while [ $i -lt 2000 ]; do sleep 1000 & i=$((i + 1)); done";
+    let mut bomb = script("main", text);
+    bomb.memory_bytes = None;
+    let (exit, _) = node.run_script(bomb);
+    // The shell gives up where the kernel does.
+    assert_eq!(exit, Exit::Code(2));
 }
 
 #[test]

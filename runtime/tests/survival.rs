@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::{Node, eventually, name, output, pod, script};
 use wherry_bundle::message::Exit;
@@ -48,6 +50,68 @@ fn a_killed_launchers_containers_are_adopted_with_pid_and_exit() {
     node.start_container("web-0", "a");
     node.ask(Request::Purge).unwrap();
     eventually("something is left", || node.leftovers().is_empty().then_some(()));
+}
+
+#[test]
+fn a_launcher_killed_at_any_moment_of_a_start_leaves_no_stray() {
+    let mut node = Node::new("ms");
+    node.create(&pod("web-0", &["a"], None), &[script("a", PATIENT)]);
+    let mut states = BTreeSet::new();
+    for step in 0..20 {
+        node.send(Request::StartContainer { pod: name("web-0"), container: name("a") });
+        std::thread::sleep(Duration::from_millis(3 * step));
+        node.kill_launcher();
+        node.start();
+        // Either it runs, and is known; or nothing of it does.
+        let state = node.state_of("web-0", "a");
+        states.insert(format!("{state:?}").chars().take(4).collect::<String>());
+        let cgroup = format!("/sys/fs/cgroup/pids/{}/web-0/a/cgroup.procs", node.prefix);
+        let alive = || -> Vec<u32> {
+            // Not there if the kill came first.
+            let procs = fs::read_to_string(&cgroup).unwrap_or_default();
+            procs.lines().map(|pid| pid.parse().unwrap()).filter(|&pid| !is_gone(pid)).collect()
+        };
+        match state {
+            ContainerState::Running { pid, .. } => {
+                assert_eq!(alive().first(), Some(&pid), "step {step}");
+                node.ask(Request::KillPod { pod: name("web-0") }).unwrap();
+                assert_eq!(node.exit_of("a"), Exit::Signal(9));
+            }
+            ContainerState::Defined | ContainerState::Exited { .. } => {
+                // The last ones die by themselves, after their SIGKILL.
+                eventually("a stray lives on", || alive().is_empty().then_some(()));
+            }
+        }
+    }
+    assert!(states.len() > 1, "all kills came at the same moment: {states:?}");
+    node.start_container("web-0", "a");
+}
+
+/// Kernels from 6.14 on then kill what the launcher forks into a cgroup.
+#[test]
+fn a_launcher_in_a_cgroup_that_was_killed_before_starts_containers_too() {
+    let mut node = Node::new("kb");
+    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .into_iter()
+        .find(|path| fs::exists(format!("{path}/cgroup.procs")).unwrap())
+        .expect("no cgroup v2 hierarchy is mounted");
+    let own = Folder(format!("{unified}/{}-own", node.prefix));
+    fs::create_dir(&own.0).unwrap();
+    fs::write(format!("{}/cgroup.kill", own.0), "1").unwrap();
+    fs::write(format!("{}/cgroup.procs", own.0), node.launcher_pid().to_string()).unwrap();
+    node.create(&pod("web-0", &["a", "b"], None), &[script("a", PATIENT), script("b", PATIENT)]);
+    node.start_container("web-0", "a");
+    node.start_container("web-0", "b");
+    fs::write(format!("{unified}/cgroup.procs"), node.launcher_pid().to_string()).unwrap();
+}
+
+/// Removed even if the test fails.
+struct Folder(String);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        eventually("the test's own cgroup stays", || fs::remove_dir(&self.0).ok());
+    }
 }
 
 #[test]

@@ -103,6 +103,12 @@ struct Launcher {
     /// See [`crate::creator::Job::cgroup_mounts`].
     cgroup_mounts: Vec<PathBuf>,
     open_files_max: u64,
+    /// Whether `CLONE_INTO_CGROUP` is of use. Kernels since 6.14 take it for
+    /// a fork that lost a race against `cgroup.kill`, and kill the child, if
+    /// the cgroup was killed more often than the parent's own. So it is used
+    /// for new cgroups only; and if the launcher's own was killed once, the
+    /// first start finds out.
+    fork_into_cgroups: bool,
 }
 
 /// What a descriptor in the poll set belongs to.

@@ -55,6 +55,7 @@ impl Launcher {
             ending: None,
             cgroup_mounts: mounts::cgroup_mounts()?,
             open_files_max: raise_open_files()?,
+            fork_into_cgroups: true,
             folders,
         };
         launcher.adopt()?;

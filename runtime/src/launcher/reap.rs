@@ -21,13 +21,11 @@ impl Launcher {
     pub(super) fn read_signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
-            match Signal::try_from(number) {
-                Ok(Signal::SIGTERM | Signal::SIGINT) => {
-                    log::info!("signal {number}: stopping, containers run on");
-                    self.stop();
-                }
-                // Children are looked for on every turn.
-                _ => {}
+            // For SIGCHLD there is nothing to do here: children are looked for
+            // on every turn.
+            if let Ok(Signal::SIGTERM | Signal::SIGINT) = Signal::try_from(number) {
+                log::info!("signal {number}: stopping, containers run on");
+                self.stop();
             }
         }
     }

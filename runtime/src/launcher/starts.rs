@@ -1,9 +1,10 @@
 //! Starting containers: a creator for each, watched until it has said how
 //! it went.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use libcontainer::oci_spec::OciSpecError;
 use nix::unistd::Pid;
@@ -25,6 +26,7 @@ use crate::{record, sys};
 const START_MILLIS_MAX: u64 = 20_000;
 /// Requests that wait for one start.
 const SEQS_MAX: usize = 8;
+const SILENT_END: &str = "its creator ended without a word";
 /// Processes and threads of one container: a fork bomb must not take the
 /// gateway's own.
 const CONTAINER_PIDS_MAX: u32 = 1024;
@@ -74,6 +76,9 @@ impl Launcher {
         for layer in &entry.layers {
             self.layers.ensure(layer).map_err(|error| text(&error))?;
         }
+        // See `Launcher::fork_into_cgroups` for why only into a new one.
+        let unified = self.tree.unified_folder(&entry.cgroup);
+        let into = unified.filter(|folder| self.fork_into_cgroups && !folder.exists());
         self.tree.create(&entry.cgroup, &limits(&spec)).map_err(|error| text(&error))?;
         let oom_kills = self.tree.usage(&entry.cgroup).map_err(|error| text(&error))?.oom_kills;
         let place = Place {
@@ -90,13 +95,15 @@ impl Launcher {
             layers: &entry.layers,
             mounts: &spec.mounts,
             capabilities: spec.capabilities,
+            working_dir: &spec.working_dir,
             tree: &self.tree,
             cgroup: &entry.cgroup,
             cgroup_mounts: &self.cgroup_mounts,
         };
         let (own, its) = packet::pair().map_err(|error| text(&error))?;
         let launcher = Pid::this();
-        let creator = sys::fork_child(|| creator::run(&job, &its, launcher))
+        let child = || creator::run(&job, &its, launcher);
+        let (creator, forked_into_cgroup) = fork_creator(into.as_deref(), child)
             .map_err(|error| format!("forking a creator: {error}"))?;
         Ok(Start {
             creator: Some(creator),
@@ -106,6 +113,7 @@ impl Launcher {
             socket: own,
             deadline_millis: boot_millis() + START_MILLIS_MAX,
             oom_kills,
+            forked_into_cgroup,
             init: None,
             ended: None,
             outcome: None,
@@ -141,8 +149,8 @@ impl Launcher {
                     }
                     Ok(Received::Nothing) => break,
                     Ok(Received::End) => {
-                        let text = "its creator ended without a word".into();
-                        start.outcome.get_or_insert(Report::Failed { text });
+                        let text = SILENT_END.into();
+                        start.outcome = Some(Report::Failed { text });
                         break;
                     }
                     Err(error) => {
@@ -158,6 +166,7 @@ impl Launcher {
     }
 
     fn finish_start(&mut self, start: Start) {
+        let Some(start) = self.without_fork_into(start) else { return };
         let at = format!("starting {}/{}", start.pod, start.container);
         let result = match (&start.outcome, start.init) {
             (Some(Report::Started), Some(identity)) => self.now_running(&start, identity),
@@ -172,6 +181,32 @@ impl Launcher {
         if let (Ok(()), Some(status), Some(identity)) = (&result, start.ended, start.init) {
             self.container_ended(identity.pid, Some(status));
         }
+    }
+
+    /// Begins a start once more if the kernel has killed its creator at
+    /// birth; see [`Launcher::fork_into_cgroups`].
+    fn without_fork_into(&mut self, mut start: Start) -> Option<Start> {
+        let silent = Report::Failed { text: SILENT_END.into() };
+        if !start.forked_into_cgroup || start.init.is_some() || start.outcome != Some(silent) {
+            return Some(start);
+        }
+        let going = self.pods.get(&start.pod).is_some_and(|pod| pod.removal.is_none());
+        let usage = CgroupPath::container(start.pod.as_str(), start.container.as_str())
+            .and_then(|cgroup| self.tree.usage(&cgroup));
+        if !going || usage.is_ok_and(|usage| usage.oom_kills > start.oom_kills) {
+            return Some(start);
+        }
+        log::info!("this kernel kills what is forked into a cgroup: going on without");
+        self.fork_into_cgroups = false;
+        let seqs = std::mem::take(&mut start.seqs);
+        match self.launch(0, &start.pod, &start.container) {
+            Ok(again) => self.starts.push(Start { seqs, ..again }),
+            Err(text) => {
+                let at = format!("starting {}/{}", start.pod, start.container);
+                self.answer_all(&seqs, &Err(format!("{at}: {text}")));
+            }
+        }
+        None
     }
 
     fn now_running(&mut self, start: &Start, identity: Identity) -> Result<(), String> {
@@ -207,6 +242,18 @@ impl Launcher {
     }
 }
 
+/// A child that begins in the cgroup of folder `into`, where the kernel can
+/// do that; else it joins by itself. Whether it could.
+fn fork_creator(into: Option<&Path>, child: impl Fn() -> i32) -> io::Result<(Pid, bool)> {
+    if let Some(folder) = into {
+        match File::open(folder).and_then(|fd| sys::fork_child_into(fd.as_fd(), &child)) {
+            Ok(pid) => return Ok((pid, true)),
+            Err(error) => log::debug!("{}: {error}", folder.display()),
+        }
+    }
+    Ok((sys::fork_child(child)?, false))
+}
+
 /// Harmless if it has ended: until it is reaped its number is its own.
 pub fn kill_creator(start: &Start) {
     if let Some(creator) = start.creator
@@ -223,7 +270,7 @@ enum Begun {
 
 /// Writes down a container's state. If that fails, the next launcher knows
 /// less; this one goes on.
-pub fn save_state(path: &std::path::Path, state: &State) {
+pub fn save_state(path: &Path, state: &State) {
     if let Some(Err(error)) = state.record().map(|state| record::write(path, &state)) {
         log::error!("{error}");
     }

@@ -72,6 +72,7 @@ pub struct Start {
     pub socket: OwnedFd,
     pub deadline_millis: u64,
     pub oom_kills: u64,
+    pub forked_into_cgroup: bool,
     /// The container's first process, once there is one, and its wait status
     /// if it has already ended.
     pub init: Option<Identity>,
