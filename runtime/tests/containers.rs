@@ -162,6 +162,28 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
 }
 
 #[test]
+fn a_kill_at_any_moment_of_a_start_ends_it() {
+    let mut node = Node::new("ki");
+    node.create(&pod("web-0", &["a"], None), &[script("a", "sleep 1000")]);
+    let (pod, container) = (name("web-0"), name("a"));
+    for step in 0..16 {
+        let (pod, container) = (pod.clone(), container.clone());
+        let seq = node.send(Request::StartContainer { pod: pod.clone(), container });
+        std::thread::sleep(Duration::from_millis(2 * step));
+        node.ask(Request::KillPod { pod }).unwrap();
+        if node.answer(seq).is_ok() {
+            assert_eq!(node.exit_of("a"), Exit::Signal(9), "step {step}");
+        }
+        let state = node.state_of("web-0", "a");
+        assert!(!matches!(state, ContainerState::Running { .. }), "step {step}: {state:?}");
+    }
+    // A removal in the middle of a start takes all away.
+    node.send(Request::StartContainer { pod: pod.clone(), container });
+    node.ask(Request::RemovePod { pod }).unwrap();
+    assert!(node.list().is_empty());
+}
+
+#[test]
 fn a_fork_bomb_stays_in_its_container() {
     let mut node = Node::new("fb");
     let text = "i=0; while [ $i -lt 2000 ]; do sleep 1000 & i=$((i + 1)); done";

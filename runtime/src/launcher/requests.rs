@@ -3,6 +3,7 @@
 use wherry_bundle::Name;
 
 use super::Launcher;
+use super::starts::kill_creator;
 use super::state::State;
 use crate::proto::{Notice, Packet, Request, Services, Usage};
 use crate::{check, sys};
@@ -85,11 +86,15 @@ impl Launcher {
         }
     }
 
-    fn kill(&self, pod: &Name) -> Result<(), String> {
-        match self.pods.get(pod) {
-            Some(pod) => self.tree.kill(&pod.cgroup).map_err(|error| error.to_string()),
-            None => Ok(()),
+    /// Starts under way end too.
+    fn kill(&mut self, pod: &Name) -> Result<(), String> {
+        let Some(entry) = self.pods.get(pod) else { return Ok(()) };
+        for start in self.starts.iter_mut().filter(|start| start.pod == *pod) {
+            kill_creator(start);
+            // Its sudden end is explained.
+            start.forked_into_cgroup = false;
         }
+        self.tree.kill(&entry.cgroup).map_err(|error| error.to_string())
     }
 
     fn publish(&mut self, services: &Services) -> Result<(), String> {
