@@ -186,13 +186,13 @@ mod tests {
     #[test]
     fn no_two_services_share_an_address() {
         let mut ledger = Ledger::default();
-        // Some 500 pairs of these want the same one.
-        for i in 0..6_000 {
+        // Some 15 pairs of these want the same one.
+        for i in 0..1_000 {
             give_service_address(&mut ledger, &name(&format!("d{i}")));
         }
         let given: BTreeSet<u16> =
             ledger.deployments.values().filter_map(|entry| entry.service_address).collect();
-        assert_eq!(given.len(), 6_000);
+        assert_eq!(given.len(), 1_000);
         assert!(given.iter().all(|number| (SERVICE_HOST_MIN..=SERVICE_HOST_MAX).contains(number)));
     }
 }

@@ -30,12 +30,14 @@ impl Attempts {
     /// no sooner than if it had failed at once.
     pub(crate) fn begin(&mut self, now: Millis) {
         self.count = self.count.saturating_add(1);
+        self.failed = false;
         self.not_before = now.saturating_add(delay(self.count));
     }
 
     /// The try failed: the wait is counted from here.
     pub(crate) fn failed(&mut self, now: Millis) {
         self.count = self.count.max(1);
+        self.failed = true;
         self.not_before = now.saturating_add(delay(self.count));
     }
 
@@ -60,17 +62,20 @@ mod tests {
 
     #[test]
     fn a_stable_run_starts_the_row_over() {
-        let mut attempts = Attempts { count: 7, not_before: Millis(0) };
+        let mut attempts = Attempts { count: 7, ..Attempts::default() };
         attempts.ended(Millis(STABLE_RUN.0 - 1), Millis(10));
-        assert_eq!(attempts, Attempts { count: 7, not_before: Millis(64_010) });
+        assert_eq!(attempts, Attempts { count: 7, failed: false, not_before: Millis(64_010) });
         attempts.ended(STABLE_RUN, Millis(20));
-        assert_eq!(attempts, Attempts { count: 1, not_before: Millis(1_020) });
+        assert_eq!(attempts, Attempts { count: 1, failed: false, not_before: Millis(1_020) });
     }
 
     #[test]
     fn nothing_overflows_at_the_end_of_time() {
-        let mut attempts = Attempts { count: u32::MAX, not_before: Millis(0) };
+        let mut attempts = Attempts { count: u32::MAX, ..Attempts::default() };
         attempts.begin(Millis(u64::MAX));
-        assert_eq!(attempts, Attempts { count: u32::MAX, not_before: Millis(u64::MAX) });
+        assert_eq!(
+            attempts,
+            Attempts { count: u32::MAX, failed: false, not_before: Millis(u64::MAX) }
+        );
     }
 }

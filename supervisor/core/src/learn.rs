@@ -42,9 +42,17 @@ fn forget_gone(ledger: &mut Ledger, draft: &mut Draft<'_>) {
     let observed = draft.observed;
     ledger.pods.retain(|name, entry| {
         let was_there = entry.planned.is_none();
+        let remove = Action::RemovePod { pod: name.clone() };
+        // What was never seen may be there in part, until removing it was
+        // asked for and has succeeded.
+        let is_removed = entry.stopping == Some(Stopping::Removing)
+            && entry.attempts.count > 0
+            && !entry.attempts.failed
+            && !draft.is_in_flight(&remove)
+            && !observed.failures.contains_key(&remove);
         let gone = !observed.pods.contains_key(name)
             && !pods::is_creating(name, observed)
-            && (was_there || entry.stopping.is_some());
+            && (was_there || is_removed);
         if gone && was_there {
             let text = match entry.stopping {
                 Some(_) => "removed",

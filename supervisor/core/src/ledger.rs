@@ -97,6 +97,8 @@ pub struct ContainerLedger {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     pub count: u32,
+    /// The last one was answered with an error.
+    pub failed: bool,
     pub not_before: Millis,
 }
 

@@ -73,6 +73,8 @@ pub struct PublishedPort {
 /// What is, at this moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// As far as they are known: what a `CreatePod` that failed left behind
+    /// need not be here.
     pub pods: BTreeMap<Name, ObservedPod>,
     /// Layers whose files are whole and verified.
     pub layers: BTreeSet<Digest>,
@@ -168,7 +170,8 @@ pub enum Action {
     KillPod {
         pod: Name,
     },
-    /// Takes away what is left of a pod of which nothing runs.
+    /// Takes away what is left of a pod of which nothing runs. Succeeds if
+    /// there is nothing.
     RemovePod {
         pod: Name,
     },

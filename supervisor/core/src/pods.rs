@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::RestartPolicy;
-use wherry_bundle::{Digest, Name};
+use wherry_bundle::{Digest, Generation, Name};
 
 use crate::draft::Draft;
 use crate::ledger::{Ledger, PodLedger, Stopping};
@@ -19,12 +19,16 @@ use crate::model::{Action, Millis, Observed, ObservedContainer, ObservedPod, Wor
 pub(crate) struct Pod {
     pub name: Name,
     pub deployment: Name,
+    /// Whose bundle it was made from, or is to be.
+    pub generation: Generation,
     pub hash: Digest,
     pub address: Option<u16>,
     /// The kernel has it, at least in part.
     pub present: bool,
     /// With all its containers defined.
     pub complete: bool,
+    /// It was asked for at least once: something of it may be there, unseen.
+    pub asked: bool,
     /// It was asked for, and that has not been answered.
     pub creating: bool,
     /// A container is being started.
@@ -46,7 +50,7 @@ impl Pod {
 
     /// Nothing was made of it: forgetting it is all it takes.
     pub fn is_mere_plan(&self) -> bool {
-        !self.present && !self.creating
+        !self.present && !self.asked
     }
 
     /// It is to be made, or made whole, and that is not under way.
@@ -75,10 +79,12 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
     Some(Pod {
         name: name.clone(),
         deployment: seen.map(|p| &p.deployment).or(planned.map(|p| &p.deployment))?.clone(),
+        generation: seen.map(|p| p.generation).or(planned.map(|p| p.generation))?,
         hash: seen.map(|p| p.hash).or(planned.map(|p| p.hash))?,
         address: seen.map_or_else(|| planned.and_then(|p| p.address), |pod| pod.address),
         present: seen.is_some(),
         complete: seen.is_some_and(|pod| pod.complete),
+        asked: entry.attempts.count > 0 || entry.stopping.is_some(),
         creating: is_creating(name, observed),
         starting,
         alive: starting || states().any(runs),

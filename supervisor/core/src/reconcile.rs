@@ -68,7 +68,7 @@ fn roll(
     draft: &Draft<'_>,
 ) {
     let own: Vec<&Pod> = pods.values().filter(|pod| pod.deployment == *name).collect();
-    let decision = rolling::decide(workload, &own, can_create);
+    let decision = rolling::decide(workload, generation, &own, can_create);
     for pod in &decision.drop {
         ledger.pods.remove(pod);
     }
@@ -120,8 +120,6 @@ fn create(
         let Some(workload) = desired.workloads.get(*deployment) else { continue };
         for pod in pods.values().filter(|pod| pod.deployment == **deployment) {
             let is_new = pod.is_mere_plan();
-            // One of another form, made in part, cannot be completed from
-            // this bundle.
             let fits = pod.is_current(workload) && (!is_new || made < PODS_MAX);
             if !fits || !pod.is_pending() {
                 continue;

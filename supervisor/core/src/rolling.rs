@@ -18,8 +18,8 @@
 
 use std::cmp::Reverse;
 
-use wherry_bundle::Name;
 use wherry_bundle::model::Strategy;
+use wherry_bundle::{Generation, Name};
 
 use crate::ledger::Stopping;
 use crate::model::Workload;
@@ -46,12 +46,19 @@ impl Decision {
 }
 
 /// Decides for `pods`, which are all those of the deployment.
-pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> Decision {
+pub(crate) fn decide(
+    workload: &Workload,
+    generation: Generation,
+    pods: &[&Pod],
+    can_create: bool,
+) -> Decision {
     let mut decision = Decision::default();
     let (pending, made): (Vec<&Pod>, Vec<&Pod>) =
         pods.iter().copied().partition(|pod| pod.is_pending());
-    let (mut pending, stale): (Vec<&Pod>, Vec<&Pod>) =
-        pending.into_iter().partition(|pod| pod.is_current(workload));
+    // What was begun from one bundle cannot be completed from another.
+    let (mut pending, stale): (Vec<&Pod>, Vec<&Pod>) = pending
+        .into_iter()
+        .partition(|pod| pod.is_current(workload) && pod.generation == generation);
     decision.discard(&stale);
     let (stopping, staying): (Vec<&Pod>, Vec<&Pod>) =
         made.into_iter().partition(|pod| pod.stopping.is_some());
@@ -69,7 +76,6 @@ pub(crate) fn decide(workload: &Workload, pods: &[&Pod], can_create: bool) -> De
     } else {
         missing.min(bounds.pods_max.saturating_sub(present))
     };
-    // What an older bundle planned has no right to a place that is gone.
     pending.sort_by_key(|pod| (!pod.present, pod.name.pod_serial()));
     decision.discard(pending.get(may_come..).unwrap_or_default());
     decision.create = may_come.saturating_sub(pending.len());

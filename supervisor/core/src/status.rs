@@ -120,10 +120,10 @@ fn pod_phase(pod: &Pod, entry: &PodLedger, observed: &Observed) -> PodPhase {
     }
     let seen = observed.pods.get(&pod.name).filter(|_| entry.planned.is_none());
     let Some(seen) = seen else {
-        return match (entry.attempts.count, pod.creating, &entry.last_error) {
-            (0, false, _) => PodPhase::Waiting,
-            (_, false, Some(_)) => PodPhase::BackOff,
-            (_, true, _) | (_, false, None) => PodPhase::Starting,
+        return match (entry.attempts.count, entry.attempts.failed) {
+            (0, _) => PodPhase::Waiting,
+            (_, true) => PodPhase::BackOff,
+            (_, false) => PodPhase::Starting,
         };
     };
     if pod.running {

@@ -34,7 +34,7 @@ pub(crate) fn advance(pod: &Pod, grace: Millis, entry: &mut PodLedger, draft: &m
     // Each turn goes on to a later stage: there are five.
     while let Some(stage) = entry.stopping {
         let Some(next) = next_stage(stage, pod, grace, entry, draft.now) else {
-            ask(stage, &pod.name, pod.present, entry, draft);
+            ask(stage, &pod.name, pod.creating, entry, draft);
             return;
         };
         entry.stopping = Some(next);
@@ -79,7 +79,7 @@ fn next_stage(
     }
 }
 
-fn ask(stage: Stopping, name: &Name, present: bool, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+fn ask(stage: Stopping, name: &Name, creating: bool, entry: &mut PodLedger, draft: &mut Draft<'_>) {
     let pod = name.clone();
     match stage {
         Stopping::Unpublishing { give_up_at: at } | Stopping::Draining { until: at } => {
@@ -96,8 +96,8 @@ fn ask(stage: Stopping, name: &Name, present: bool, entry: &mut PodLedger, draft
         Stopping::Killing => {
             draft.attempt(&mut entry.attempts, Action::KillPod { pod });
         }
-        // What is still being made is removed once that was answered.
-        Stopping::Removing if !present => {}
+        // Once that was answered.
+        Stopping::Removing if creating => {}
         Stopping::Removing => {
             draft.attempt(&mut entry.attempts, Action::RemovePod { pod });
         }

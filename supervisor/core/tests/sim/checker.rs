@@ -77,7 +77,7 @@ impl Checker {
                 Action::CreatePod { pod, deployment, address } => {
                     let workload = &desired.workloads[deployment];
                     turn.check_places(deployment, workload);
-                    turn.check_address(pod, *address, workload);
+                    turn.check_address(pod, *address, workload, world);
                     if self.seen.insert(pod.clone()) {
                         self.check_dependencies(&turn, workload, deployment);
                     }
@@ -91,11 +91,11 @@ impl Checker {
                 }
                 Action::TerminatePod { pod } => self.check_drained(&turn, pod),
                 Action::KillPod { pod } => self.check_grace(&turn, pod),
-                Action::RemovePod { pod } => assert!(
-                    !turn.observed.pods[pod].containers.values().any(is_running)
-                        || self.asked.contains_key(action),
-                    "{pod} is removed while it runs"
-                ),
+                Action::RemovePod { pod } => {
+                    let runs = turn.observed.pods.get(pod);
+                    let runs = runs.is_some_and(|p| p.containers.values().any(is_running));
+                    assert!(!runs || self.asked.contains_key(action), "{pod} is removed alive");
+                }
                 Action::Publish { publication } => {
                     for (name, service) in &publication.services {
                         for address in &service.pods {
@@ -357,10 +357,10 @@ impl Turn<'_> {
         }
     }
 
-    fn check_address(&self, pod: &Name, address: Option<u16>, workload: &Workload) {
+    fn check_address(&self, pod: &Name, address: Option<u16>, workload: &Workload, world: &World) {
         assert_eq!(address.is_none(), workload.host_network, "{pod}");
         let Some(address) = address else { return };
-        let others = self.observed.pods.iter().filter(|(name, _)| *name != pod);
+        let others = world.pods.iter().filter(|(name, _)| *name != pod);
         let mut used: Vec<u16> = others.filter_map(|(_, pod)| pod.address).collect();
         for action in self.observed.in_flight.iter().chain(&self.plan.actions) {
             if let Action::CreatePod { pod: other, address: Some(address), .. } = action

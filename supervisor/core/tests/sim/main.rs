@@ -118,7 +118,7 @@ impl Node {
             20..=21 => self.world.lose_one(),
             22 => self.world.lose_a_layer(),
             23..=25 => {
-                let pods: Vec<_> = self.world.pods.keys().cloned().collect();
+                let pods = self.world.seen();
                 if !pods.is_empty() {
                     let pod = self.world.rng.pick(&pods).clone();
                     self.note(format!("{pod} is to be replaced"));

@@ -21,6 +21,8 @@ pub struct World {
     /// Requests fail, programs crash, kills do nothing: only while this is on.
     pub faults: bool,
     pub pods: BTreeMap<Name, ObservedPod>,
+    /// What a failed request left behind, and the supervisor has not seen.
+    hidden: BTreeSet<Name>,
     pub layers: BTreeSet<Digest>,
     /// What the kernel really does, whoever knows it.
     pub published: Publication,
@@ -48,6 +50,7 @@ impl World {
             rng,
             faults: true,
             pods: BTreeMap::new(),
+            hidden: BTreeSet::new(),
             layers: BTreeSet::new(),
             published: Publication::default(),
             known: None,
@@ -61,8 +64,10 @@ impl World {
 
     /// What the supervisor sees. Failures are handed out once.
     pub fn observe(&mut self) -> Observed {
+        let mut pods = self.pods.clone();
+        pods.retain(|name, _| !self.hidden.contains(name));
         Observed {
-            pods: self.pods.clone(),
+            pods,
             layers: self.layers.clone(),
             publication: self.known.clone(),
             fetching: self.fetching.clone(),
@@ -126,6 +131,7 @@ impl World {
                 self.answer(&action, false);
             }
         }
+        self.hidden.clear();
         self.requests.clear();
         self.failures.clear();
         self.known = None;
@@ -158,11 +164,17 @@ impl World {
 
     /// A pod is gone without anybody having asked for it.
     pub fn lose_one(&mut self) {
-        let pods: Vec<Name> = self.pods.keys().cloned().collect();
+        let pods = self.seen();
         if !pods.is_empty() {
             let pod = self.rng.pick(&pods).clone();
             self.remove(&pod);
         }
+    }
+
+    /// The pods that the supervisor knows.
+    pub fn seen(&self) -> Vec<Name> {
+        let seen = self.pods.keys().filter(|name| !self.hidden.contains(*name));
+        seen.cloned().collect()
     }
 
     pub fn lose_a_layer(&mut self) {
@@ -214,8 +226,15 @@ impl World {
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
                 });
-                assert_eq!(made.hash, workload.hash, "{pod} completed from another bundle");
-                if !in_part {
+                assert_eq!(
+                    (made.hash, made.generation, made.address),
+                    (workload.hash, generation, *address),
+                    "{pod} is completed from another bundle"
+                );
+                if in_part && !made.complete {
+                    self.hidden.insert(pod.clone());
+                } else {
+                    self.hidden.remove(pod);
                     made.complete = true;
                     for container in workload.containers {
                         made.containers.entry(container).or_insert(ObservedContainer::Defined);
@@ -268,6 +287,7 @@ impl World {
 
     fn remove(&mut self, pod: &Name) {
         self.pods.remove(pod);
+        self.hidden.remove(pod);
         self.ends.retain(|(name, _), _| name != pod);
     }
 
