@@ -8,6 +8,8 @@ use std::path::Path;
 use wherry_bundle::Digest;
 use wherry_bundle::model::{Deployment, Layer, Protocol, RestartPolicy, Strategy, User};
 use wherry_cloud::image::ImageInfo;
+use wherry_cloud::template::place::Treatment;
+use wherry_cloud::template::shapes;
 use wherry_cloud::version::{Compiled, compile, load};
 
 const VERSION: &str = "application: zoo
@@ -315,6 +317,41 @@ fn every_mistake_is_told_with_file_line_and_path() {
         ),
         ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:56: data.key.pem: must be base64"),
         (
+            "rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }",
+            "rollingUpdate: { maxUnavailable: 0%, maxSurge: 0 }",
+            "web.yaml:14: spec.strategy.rollingUpdate: maxUnavailable and maxSurge cannot both be 0",
+        ),
+        (
+            "progressDeadlineSeconds: 60",
+            "progressDeadlineSeconds: 5",
+            "web.yaml:9: spec.progressDeadlineSeconds: must be more than minReadySeconds, which is 5",
+        ),
+        (
+            "mountPath: /etc/key,",
+            "mountPath: /etc/lion,",
+            &format!("web.yaml:41: {container}.volumeMounts[1]: `/etc/lion` is mounted at twice"),
+        ),
+        (
+            "path: a/b.properties }]",
+            "path: a }, { key: lion.properties, path: b }]",
+            "web.yaml:48: spec.template.spec.volumes[0].configMap.items[1]: the key `lion.properties` is there twice",
+        ),
+        (
+            "path: a/b.properties }]",
+            "path: a }, { key: other, path: a }]",
+            "web.yaml:48: spec.template.spec.volumes[0].configMap.items[1]: two files at `a`",
+        ),
+        (
+            "path: a/b.properties }]",
+            "path: ../b }]",
+            "web.yaml:48: spec.template.spec.volumes[0].configMap.items[0].path: must be a plain relative path",
+        ),
+        (
+            "kind: Secret\nmetadata: { name: keys }\ndata: { key.pem: c2VjcmV0 }\nstringData: { plain: text }\n",
+            "kind: ConfigMap\nmetadata: { name: keys }\ndata: { a: b }\nbinaryData: { a: YQ== }\n",
+            "web.yaml:56: data.a: is in binaryData too",
+        ),
+        (
             "  name: web\n",
             "  name: Web\n",
             "web.yaml:4: metadata.name: `Web` is not a name: use 1 to 63 of a-z, 0-9 and `-`, with a letter or digit first and last",
@@ -342,6 +379,11 @@ fn what_only_shows_when_all_is_together() {
     for (line, changed, wanted) in [
         ("            name: lion", "            name: wolf", "there is no ConfigMap `wolf`"),
         ("key: lion.properties", "key: wolf.properties", "`lion` has no file `wolf.properties`"),
+        (
+            "subPath: key.pem",
+            "subPath: wolf.pem",
+            "deployments.web.containers.nginx.mounts: the volume `keys` has no file `wolf.pem`",
+        ),
         (
             "hostPort: 8080 }",
             "hostPort: 53 }\n            - { containerPort: 54, hostPort: 53 }",
@@ -388,6 +430,44 @@ fn mistakes_in_version_yaml_are_told_too() {
     assert!(load(Path::new("/nonexistent/version.yaml")).is_err());
 }
 
+/// A package may come from any client.
+#[test]
+fn a_package_that_no_loader_made_is_checked_too() {
+    let folder = package(WEB);
+    let good = load(&folder.path().join("version.yaml")).unwrap();
+    let check = |package, wanted: &str| {
+        let problems: Vec<String> =
+            compile(&package, &image).unwrap_err().iter().map(ToString::to_string).collect();
+        assert!(problems.iter().any(|p| p == wanted), "wanted: {wanted}\ngot: {problems:#?}");
+    };
+    let mut package = good.clone();
+    package.components[0].name = package.components[1].name.clone();
+    check(package, "version.yaml: the component `web` is there twice");
+    let mut package = good.clone();
+    package.components.remove(0);
+    check(package, "version.yaml: startAfter: there is no other component `db`");
+    let mut package = good;
+    package.components[0].start_after = package.components[1].start_after.clone();
+    check(package, "version.yaml: startAfter: there is no other component `db`");
+}
+
+#[test]
+fn a_link_does_not_lead_out_of_the_folder() {
+    let folder = package(WEB);
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let path = folder.path().join("config/lion.properties");
+    for target in [outside.path(), Path::new("/dev/null"), folder.path()] {
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        let problems = load(&folder.path().join("version.yaml")).unwrap_err();
+        let text = problems[0].to_string();
+        assert!(text.contains("must be a plain file below the folder of version.yaml"), "{text}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("../web.yaml", &path).unwrap();
+    assert!(load(&folder.path().join("version.yaml")).is_ok());
+}
+
 #[test]
 fn the_defaults_of_a_rolling_update_are_kubernetes_own() {
     let strategy = |replicas: &str, rolling: &str| {
@@ -409,51 +489,184 @@ fn the_defaults_of_a_rolling_update_are_kubernetes_own() {
     );
 }
 
-/// Every honoured field changes the result; what is accepted without effect
-/// does not.
+/// Honoured fields, each with a change that has to change the result, or, for
+/// those that hold others together, to be noticed as a mistake.
+const HONOURED: [(&str, &str, &str); 58] = [
+    ("Deployment.apiVersion", "apiVersion: apps/v1", "apiVersion: v1"),
+    ("Deployment.kind", "kind: Deployment", "kind: ReplicaSet"),
+    ("Deployment.metadata", "metadata:\n  name: web\n  labels: { tier: front }\n", ""),
+    ("Deployment.spec", "\nspec:\n", "\nspec: {}\nx:\n"),
+    ("ObjectMeta.name", "  name: web", "  name: tiger"),
+    ("ObjectMeta.labels", "labels: { app: web }", "labels: { app: x }"),
+    ("DeploymentSpec.replicas", "replicas: 3", "replicas: 4"),
+    ("DeploymentSpec.minReadySeconds", "minReadySeconds: 5", "minReadySeconds: 6"),
+    (
+        "DeploymentSpec.progressDeadlineSeconds",
+        "progressDeadlineSeconds: 60",
+        "progressDeadlineSeconds: 61",
+    ),
+    ("DeploymentSpec.selector", "{ app: web }", "{ app: y }"),
+    ("LabelSelector.matchLabels", "matchLabels: { app: web }", "matchLabels: { app: y }"),
+    (
+        "DeploymentSpec.strategy",
+        "  strategy:\n    type: RollingUpdate\n    rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }\n",
+        "  strategy: { type: Recreate }\n",
+    ),
+    (
+        "DeploymentStrategy.type",
+        "type: RollingUpdate\n    rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }",
+        "type: Recreate",
+    ),
+    (
+        "DeploymentStrategy.rollingUpdate",
+        "rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }",
+        "rollingUpdate: { maxSurge: 3 }",
+    ),
+    ("RollingUpdateDeployment.maxSurge", "maxSurge: 1 }", "maxSurge: 2 }"),
+    ("RollingUpdateDeployment.maxUnavailable", "maxUnavailable: 0", "maxUnavailable: 1"),
+    ("DeploymentSpec.template", "  template:\n", "  template: {}\n  x:\n"),
+    ("PodTemplateSpec.metadata", "    metadata:\n      labels: { app: web }\n", ""),
+    ("PodTemplateSpec.spec", "    spec:\n", "    spec: {}\n    x:\n"),
+    ("PodSpec.hostNetwork", "hostNetwork: false", "hostNetwork: yes_please"),
+    ("PodSpec.restartPolicy", "hostNetwork: false", "restartPolicy: Never"),
+    (
+        "PodSpec.terminationGracePeriodSeconds",
+        "terminationGracePeriodSeconds: 7",
+        "terminationGracePeriodSeconds: 8",
+    ),
+    ("PodSpec.containers", "        - name: side\n          args: [only, args]\n", ""),
+    ("PodSpec.volumes", "        - name: keys\n          secret: { secretName: keys }\n", ""),
+    ("Container.name", "- name: nginx", "- name: engine"),
+    ("Container.image", "image: nginx", "image: base"),
+    ("Container.command", "command: [/bin/nginx]", "command: [/bin/other]"),
+    ("Container.args", "args: [-c,", "args: [-d,"),
+    ("Container.workingDir", "workingDir: /srv", "workingDir: /srv2"),
+    ("Container.env", "            - { name: WHERE, value: here }\n", ""),
+    ("EnvVar.name", "name: WHERE", "name: THERE"),
+    ("EnvVar.value", "value: here", "value: there"),
+    ("Container.ports", "            - { containerPort: 53, protocol: UDP }\n", ""),
+    ("ContainerPort.name", "name: http,", "name: web,"),
+    ("ContainerPort.containerPort", "containerPort: 80,", "containerPort: 81,"),
+    ("ContainerPort.hostPort", "hostPort: 8080", "hostPort: 8081"),
+    ("ContainerPort.protocol", "protocol: UDP", "protocol: TCP"),
+    ("Container.resources", "limits: { cpu: 250m, memory: 64Mi }", "limits: {}"),
+    ("ResourceRequirements.limits", "limits: { cpu: 250m,", "limits: {"),
+    ("ResourceList.cpu", "cpu: 250m", "cpu: 251m"),
+    ("ResourceList.memory", "memory: 64Mi", "memory: 65Mi"),
+    (
+        "Container.securityContext",
+        "securityContext:\n            capabilities: { add: [NET_ADMIN, CAP_CHOWN], drop: [CHOWN] }",
+        "securityContext: {}",
+    ),
+    ("SecurityContext.capabilities", "{ add: [NET_ADMIN, CAP_CHOWN], drop: [CHOWN] }", "{}"),
+    ("Capabilities.add", "add: [NET_ADMIN,", "add: [NET_RAW,"),
+    ("Capabilities.drop", "drop: [CHOWN]", "drop: []"),
+    ("Container.volumeMounts", "            - { name: lion, mountPath: /etc/lion }\n", ""),
+    ("VolumeMount.name", "{ name: lion, mountPath", "{ name: keys, mountPath"),
+    ("VolumeMount.mountPath", "mountPath: /etc/lion", "mountPath: /etc/tiger"),
+    ("VolumeMount.subPath", "subPath: key.pem, ", ""),
+    ("VolumeMount.readOnly", "readOnly: true", "readOnly: false"),
+    ("Volume.name", "- name: keys\n", "- name: other\n"),
+    (
+        "Volume.configMap",
+        "configMap:\n            name: lion",
+        "configMap:\n            name: wolf",
+    ),
+    ("ConfigMapVolumeSource.name", "            name: lion", "            name: wolf"),
+    (
+        "ConfigMapVolumeSource.items",
+        "            items: [{ key: lion.properties, path: a/b.properties }]\n",
+        "",
+    ),
+    ("KeyToPath.key", "key: lion.properties", "key: wolf.properties"),
+    ("KeyToPath.path", "path: a/b.properties", "path: b.properties"),
+    ("ConfigMapVolumeSource.defaultMode", "defaultMode: 0600", "defaultMode: 0640"),
+    ("Volume.secret", "secret: { secretName: keys }", "configMap: { name: lion }"),
+];
+
+/// More of them, in the Secret, the ConfigMap and the Pod below.
+const HONOURED_ELSEWHERE: [(&str, &str, &str); 23] = [
+    ("SecretVolumeSource.secretName", "secretName: keys", "secretName: locks"),
+    ("SecretVolumeSource.items", "items: [{ key: key.pem, path: key }], ", ""),
+    ("SecretVolumeSource.defaultMode", "defaultMode: 0400", "defaultMode: 0440"),
+    ("Pod.apiVersion", "v1 #pod", "v2"),
+    ("Pod.kind", "Pod", "Job"),
+    ("Pod.metadata", "{ name: web } #pod", "{ name: cat }"),
+    ("Pod.spec", "spec:", "spec: {}\nx:"),
+    ("PodSpec.hostNetwork", "hostNetwork: true", "hostNetwork: false"),
+    ("PodSpec.restartPolicy", "restartPolicy: Never", "restartPolicy: OnFailure"),
+    ("ConfigMap.apiVersion", "v1 #map", "v2"),
+    ("ConfigMap.kind", "ConfigMap", "ConfigMaps"),
+    ("ConfigMap.metadata", "{ name: map }", "{ name: other }"),
+    ("ConfigMap.data", "{ plain: text }", "{ plain: other }"),
+    ("ConfigMap.data", "plain: text", "plainer: text"),
+    ("ConfigMap.binaryData", "binary: YQ==", "binary: Yg=="),
+    ("Secret.apiVersion", "v1 #secret", "v2"),
+    ("Secret.kind", "Secret", "Secrets"),
+    ("Secret.metadata", "{ name: keys }", "{ name: nails }"),
+    ("Secret.data", "key.pem: c2VjcmV0", "key.pem: c2VjcmU="),
+    ("Secret.stringData", "string: text", "string: other"),
+    ("Secret.stringData", "string: text", "key.pem: wins"),
+    ("Container.name", "name: one", "name: two"),
+    ("VolumeMount.mountPath", "mountPath: /keys", "mountPath: /locks"),
+];
+
+const ELSEWHERE: &str = "apiVersion: v1 #pod
+kind: Pod
+metadata: { name: web } #pod
+spec:
+  hostNetwork: true
+  restartPolicy: Never
+  containers: [{ name: one, volumeMounts: [{ name: k, mountPath: /keys }] }]
+  volumes:
+    - name: k
+      secret: { items: [{ key: key.pem, path: key }], defaultMode: 0400, secretName: keys }
+---
+apiVersion: v1 #map
+kind: ConfigMap
+metadata: { name: map }
+data: { plain: text }
+binaryData: { binary: YQ== }
+---
+apiVersion: v1 #secret
+kind: Secret
+metadata: { name: keys }
+data: { key.pem: c2VjcmV0 }
+stringData: { string: text }
+";
+
 #[test]
 fn no_honoured_field_is_ignored() {
-    let before = compiled(WEB).unwrap();
-    for (line, changed) in [
-        ("replicas: 3", "replicas: 4"),
-        ("minReadySeconds: 5", "minReadySeconds: 6"),
-        ("progressDeadlineSeconds: 60", "progressDeadlineSeconds: 61"),
-        ("maxSurge: 1 }", "maxSurge: 2 }"),
-        ("maxUnavailable: 0", "maxUnavailable: 1"),
-        ("hostNetwork: false", "restartPolicy: Always"),
-        ("terminationGracePeriodSeconds: 7", "terminationGracePeriodSeconds: 8"),
-        ("- name: nginx", "- name: engine"),
-        ("image: nginx", "image: base"),
-        ("command: [/bin/nginx]", "command: [/bin/other]"),
-        ("args: [-c,", "args: [-d,"),
-        ("workingDir: /srv", "workingDir: /srv2"),
-        ("value: here", "value: there"),
-        ("name: http,", "name: web,"),
-        ("containerPort: 80,", "containerPort: 81,"),
-        ("hostPort: 8080", "hostPort: 8081"),
-        ("protocol: UDP", "protocol: TCP"),
-        ("cpu: 250m", "cpu: 251m"),
-        ("memory: 64Mi", "memory: 65Mi"),
-        ("add: [NET_ADMIN,", "add: [NET_RAW,"),
-        ("drop: [CHOWN]", "drop: []"),
-        ("mountPath: /etc/lion", "mountPath: /etc/tiger"),
-        ("subPath: key.pem, ", ""),
-        ("path: a/b.properties", "path: b.properties"),
-        ("defaultMode: 0600", "defaultMode: 0640"),
-        ("stringData: { plain: text }", "stringData: { plain: other }"),
-        ("data: { key.pem: c2VjcmV0 }", "data: { key.pem: c2VjcmU= }"),
-    ] {
-        assert!(WEB.contains(line), "{line}");
-        let after = compiled(&WEB.replacen(line, changed, 1));
-        let after = after.unwrap_or_else(|problems| panic!("{changed}: {problems:#?}"));
-        let same = after == before;
-        assert_eq!(same, line == "hostNetwork: false", "{line} -> {changed}");
+    let mut tested = std::collections::BTreeSet::new();
+    for (text, cases) in [(WEB, &HONOURED[..]), (ELSEWHERE, &HONOURED_ELSEWHERE[..])] {
+        let before = compiled(text).unwrap();
+        for (field, line, changed) in cases {
+            assert!(text.contains(line), "{field}: {line}");
+            let after = compiled(&text.replacen(line, changed, 1));
+            assert_ne!(after.as_ref(), Ok(&before), "{field}: {line} -> {changed}");
+            tested.insert((*field).to_owned());
+        }
     }
+    for shape in shapes::ALL {
+        for field in shape.fields.iter().filter(|field| field.treatment == Treatment::Honoured) {
+            let name = format!("{}.{}", shape.kind, field.name);
+            assert!(tested.contains(&name), "no test that {name} does anything");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_effect_has_none() {
+    let before = compiled(WEB).unwrap();
     for (line, changed) in [
         ("imagePullPolicy: IfNotPresent", "imagePullPolicy: Always"),
         ("requests: { cpu: 100m }", "requests: { cpu: 200m }"),
         ("labels: { tier: front }", "labels: { tier: back }"),
+        ("kind: Secret\n", "kind: Secret\ntype: Opaque\nimmutable: true\n"),
+        ("labels: { app: web }\n    spec", "labels: { app: web }\n      name: x\n    spec"),
+        ("hostNetwork: false", "restartPolicy: Always"),
     ] {
+        assert!(WEB.contains(line), "{line}");
         assert_eq!(compiled(&WEB.replacen(line, changed, 1)).unwrap(), before, "{changed}");
     }
 }

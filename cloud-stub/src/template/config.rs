@@ -18,7 +18,16 @@ pub(super) fn config(place: &Place<'_>, kind: ConfigKind) -> Option<Config> {
     };
     let object = place.object(shape)?;
     let mut files = BTreeMap::new();
-    // In a Secret, plain text wins over the encoded form of the same key.
+    // In a Secret, plain text wins over the encoded form of the same key, and
+    // that is Kubernetes' rule; in a ConfigMap it is a mistake.
+    if kind == ConfigKind::ConfigMap {
+        let encoded = object.get(encoded).map(|place| place.entries()).unwrap_or_default();
+        for (name, place) in object.get(plain).iter().flat_map(Place::entries) {
+            if encoded.iter().any(|(other, _)| *other == name) {
+                place.problem("is in binaryData too");
+            }
+        }
+    }
     read(&object, encoded, &mut files, |place| {
         let text: String = place.text()?.split_whitespace().collect();
         BASE64.decode(text).map_err(|_| place.problem("must be base64")).ok()

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::model::{
     CAPABILITIES, Container, Image, Mount, Port, Protocol, Resources, is_container_path,
-    is_relative_path,
 };
 use wherry_bundle::{Digest, Name};
 
@@ -32,12 +31,7 @@ pub(super) fn container(
     let ports: Vec<_> =
         object.get("ports").iter().flat_map(Place::items).map(|p| port(&p)).collect();
     let resources = resources(&object);
-    let mounts: Vec<_> = object
-        .get("volumeMounts")
-        .iter()
-        .flat_map(Place::items)
-        .map(|place| mount(&place, volumes))
-        .collect();
+    let mounts = mounts(&object, volumes);
     let capabilities = capabilities(&object);
     let working_dir = object.get("workingDir").map(|place| {
         let path = place.text()?;
@@ -67,7 +61,7 @@ pub(super) fn container(
         capabilities: capabilities?,
         ports: ports.into_iter().collect::<Option<_>>()?,
         resources: resources?,
-        mounts: mounts.into_iter().collect::<Option<_>>()?,
+        mounts: mounts?,
         stop_signal: image.stop_signal,
     })
 }
@@ -211,6 +205,20 @@ fn resources(object: &Object<'_>) -> Option<Resources> {
     Some(resources)
 }
 
+fn mounts(object: &Object<'_>, volumes: &[&Name]) -> Option<Vec<Mount>> {
+    let places: Vec<_> = object.get("volumeMounts").iter().flat_map(Place::items).collect();
+    let mounts: Vec<_> = places.iter().map(|place| mount(place, volumes)).collect();
+    let mut paths = BTreeSet::new();
+    for (place, mount) in places.iter().zip(&mounts) {
+        if let Some(mount) = mount
+            && !paths.insert(&mount.path)
+        {
+            place.problem(format!("`{}` is mounted at twice", mount.path));
+        }
+    }
+    mounts.into_iter().collect()
+}
+
 fn mount(place: &Place<'_>, volumes: &[&Name]) -> Option<Mount> {
     let object = place.object(&shapes::VOLUME_MOUNT)?;
     let volume = object.require("name").and_then(|place| {
@@ -227,13 +235,7 @@ fn mount(place: &Place<'_>, volumes: &[&Name]) -> Option<Mount> {
         }
         Some(path)
     });
-    let sub_path = object.get("subPath").map(|place| {
-        let path = place.text()?;
-        if !is_relative_path(&path) {
-            place.problem("must be a plain relative path");
-        }
-        Some(path)
-    });
+    let sub_path = object.get("subPath").map(|place| place.relative_path());
     let read_only = object.get("readOnly").map_or(Some(true), |place| {
         let read_only = place.bool()?;
         if !read_only {

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use wherry_bundle::Name;
+use wherry_bundle::model::is_relative_path;
 
 use super::yaml::{Node, Value, YamlError};
 
@@ -227,6 +228,16 @@ impl<'a> Place<'a> {
     pub fn name(&self) -> Option<Name> {
         let text = self.text()?;
         Name::new(&text).map_err(|error| self.problem(error.to_string())).ok()
+    }
+
+    /// See [`is_relative_path`].
+    #[must_use]
+    pub fn relative_path(&self) -> Option<String> {
+        let path = self.text()?;
+        if !is_relative_path(&path) {
+            self.problem("must be a plain relative path");
+        }
+        Some(path)
     }
 
     #[must_use]

@@ -2,38 +2,32 @@
 //!
 //! Source: the Kubernetes API reference, "Quantity" and "IntOrString".
 
+/// Digits of a quantity: enough for every number in use, and no overflow.
+const DIGITS_MAX: usize = 18;
+
 /// Thousandths of a processor, rounded up: `2`, `0.5`, `250m`.
 #[must_use]
 pub fn cpu_millis(text: &str) -> Option<u32> {
-    let thousandths = scaled(text, &[("m", 1.0)], 1000.0)?;
-    (1.0..=f64::from(u32::MAX)).contains(&thousandths).then(|| {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within bounds
-        let millis = thousandths as u32;
-        millis
-    })
+    let millis = scaled(text, &[("m", 1)], 1000)?;
+    u32::try_from(millis).ok().filter(|millis| *millis > 0)
 }
 
 /// Bytes, rounded up: `67108864`, `64Mi`, `1.5G`.
 #[must_use]
 pub fn memory_bytes(text: &str) -> Option<u64> {
-    const KI: f64 = 1024.0;
     let units = [
-        ("Ki", KI),
-        ("Mi", KI * KI),
-        ("Gi", KI * KI * KI),
-        ("Ti", KI * KI * KI * KI),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
     ];
-    let bytes = scaled(text, &units, 1.0)?;
-    // A double holds every whole number up to 2^53 exactly: 8 PiB.
-    (1.0..=9e15).contains(&bytes).then(|| {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within bounds
-        let bytes = bytes as u64;
-        bytes
-    })
+    let bytes = scaled(text, &units, 1)?;
+    // The kernel counts in signed numbers.
+    i64::try_from(bytes).ok()?.try_into().ok().filter(|bytes| *bytes > 0)
 }
 
 /// `25%` of `whole`, rounded up or down; `None` if it is not a percentage.
@@ -44,16 +38,18 @@ pub fn percent_of(text: &str, whole: u16, up: bool) -> Option<u16> {
     u16::try_from(if up { product.div_ceil(100) } else { product / 100 }).ok()
 }
 
-fn scaled(text: &str, units: &[(&str, f64)], plain: f64) -> Option<f64> {
-    let unit = units.iter().find(|(unit, _)| text.ends_with(unit));
-    let (digits, factor) = match unit {
-        Some((unit, factor)) => (&text[..text.len() - unit.len()], *factor),
-        None => (text, plain),
-    };
-    let plain_number =
-        !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let number: f64 = plain_number.then(|| digits.parse().ok())??;
-    Some((number * factor).ceil())
+/// Exact: a binary fraction would make 2008 of `2.007` times 1000.
+fn scaled(text: &str, units: &[(&str, u64)], plain: u64) -> Option<u128> {
+    let unit = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+    let (number, factor) = unit.unwrap_or((text, plain));
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = [whole, fraction].concat();
+    let plain_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if !plain_digits || digits.len() > DIGITS_MAX {
+        return None;
+    }
+    let divisor = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    Some((digits.parse::<u128>().ok()? * u128::from(factor)).div_ceil(divisor))
 }
 
 #[cfg(test)]
@@ -62,18 +58,25 @@ mod tests {
 
     #[test]
     fn quantities() {
-        for (text, millis) in [("2", 2000), ("0.5", 500), ("250m", 250), ("0.0001", 1)] {
+        for (text, millis) in
+            [("2", 2000), ("0.5", 500), ("250m", 250), ("0.0001", 1), ("2.007", 2007)]
+        {
             assert_eq!(cpu_millis(text), Some(millis), "{text}");
         }
-        for bad in ["", "m", "-1", "1x", "0", "1e3", "9999999999"] {
+        for bad in ["", "m", ".", "1.2.3", "-1", "1x", "0", "1e3", "9999999999"] {
             assert_eq!(cpu_millis(bad), None, "{bad}");
         }
-        for (text, bytes) in
-            [("64Mi", 64 << 20), ("1k", 1000), ("128", 128), ("1.5Ki", 1536), ("1Gi", 1 << 30)]
-        {
+        for (text, bytes) in [
+            ("64Mi", 64 << 20),
+            ("1k", 1000),
+            ("128", 128),
+            ("1.5Ki", 1536),
+            ("1Gi", 1 << 30),
+            ("8.3G", 8_300_000_000),
+        ] {
             assert_eq!(memory_bytes(text), Some(bytes), "{text}");
         }
-        for bad in ["", "Mi", "-1", "64MB", "0", "inf", "NaN", "1m"] {
+        for bad in ["", "Mi", "-1", "64MB", "0", "inf", "NaN", "1m", "9999999999Ti"] {
             assert_eq!(memory_bytes(bad), None, "{bad}");
         }
     }

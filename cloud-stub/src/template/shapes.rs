@@ -17,6 +17,35 @@ pub const META: Shape = Shape {
     ],
 };
 
+/// All of them, in the order of this file: for documentation, and for the
+/// test that no honoured field is ignored.
+pub const ALL: [&Shape; 24] = [
+    &META,
+    &TEMPLATE_META,
+    &DEPLOYMENT,
+    &DEPLOYMENT_SPEC,
+    &SELECTOR,
+    &STRATEGY,
+    &ROLLING_UPDATE,
+    &POD_TEMPLATE,
+    &POD,
+    &POD_SPEC,
+    &CONTAINER,
+    &ENV_VAR,
+    &CONTAINER_PORT,
+    &RESOURCES,
+    &LIMITS,
+    &SECURITY,
+    &CAPABILITIES,
+    &VOLUME_MOUNT,
+    &VOLUME,
+    &CONFIG_MAP_SOURCE,
+    &SECRET_SOURCE,
+    &KEY_TO_PATH,
+    &CONFIG_MAP,
+    &SECRET,
+];
+
 /// A pod template's metadata: its labels have to match the selector.
 pub const TEMPLATE_META: Shape = Shape {
     kind: "ObjectMeta",

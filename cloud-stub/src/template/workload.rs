@@ -37,6 +37,13 @@ pub(super) fn deployment(
     };
     let min_ready_seconds = seconds("minReadySeconds", 0);
     let progress_deadline_seconds = seconds("progressDeadlineSeconds", PROGRESS_DEADLINE_SECONDS);
+    if let (Some(ready), Some(deadline)) = (min_ready_seconds, progress_deadline_seconds)
+        && deadline <= ready
+    {
+        let place = spec.get("progressDeadlineSeconds").or(spec.get("minReadySeconds"));
+        let what = format!("must be more than minReadySeconds, which is {ready}");
+        place.unwrap_or(spec.place().clone()).problem(what);
+    }
     let template = spec.require("template")?;
     let template = template.object(&shapes::POD_TEMPLATE)?;
     selector(&spec, &template);
@@ -158,7 +165,9 @@ fn rolling(details: Option<Place<'_>>, replicas: u16) -> Option<Strategy> {
     if max_surge == 0 && max_unavailable == 0 {
         let zero = |field: &str| {
             let place = object.as_ref().and_then(|object| object.get(field));
-            place.is_some_and(|place| *place.value() == super::yaml::Value::Int(0))
+            place.is_some_and(|place| {
+                place.scalar_text().is_some_and(|text| text.trim_end_matches('%').parse() == Ok(0))
+            })
         };
         if zero("maxSurge") && zero("maxUnavailable") {
             object?.place().problem("maxUnavailable and maxSurge cannot both be 0");
@@ -241,11 +250,17 @@ fn volume(place: &Place<'_>) -> Option<Volume> {
     let config = source.require(key).and_then(|place| place.name());
     let mode = source.get("defaultMode").map_or(Some(FILE_MODE), |place| place.int(0, 0o777));
     let mut items = BTreeMap::new();
-    for item in source.get("items").iter().flat_map(Place::items) {
-        let item = item.object(&shapes::KEY_TO_PATH)?;
+    for place in source.get("items").iter().flat_map(Place::items) {
+        let item = place.object(&shapes::KEY_TO_PATH)?;
         let key = item.require("key").and_then(|place| place.text());
-        let path = item.require("path").and_then(|place| place.text());
-        items.insert(key?, path?);
+        let path = item.require("path").and_then(|place| place.relative_path());
+        let (key, path) = (key?, path?);
+        if items.values().any(|known| *known == path) {
+            place.problem(format!("two files at `{path}`"));
+        }
+        if items.insert(key.clone(), path).is_some() {
+            place.problem(format!("the key `{key}` is there twice"));
+        }
     }
     Some(Volume { name: name?, config: ConfigRef { kind, name: config? }, items, mode: mode? })
 }

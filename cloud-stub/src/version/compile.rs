@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::model::{Bundle, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef};
+use wherry_bundle::model::{
+    Bundle, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef, Volume,
+};
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
 use super::VersionPackage;
@@ -27,6 +29,7 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     let mut configs: BTreeMap<ConfigRef, Config> = BTreeMap::new();
     let mut found_images: BTreeMap<Digest, Image> = BTreeMap::new();
     let mut of_component: BTreeMap<&Name, Vec<Deployment>> = BTreeMap::new();
+    check_components(package, &problems);
     for config in &package.configs {
         add_config(&mut configs, own_config(config), "version.yaml", &problems);
     }
@@ -75,6 +78,26 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     problems.result(compiled)
 }
 
+/// The loader told a person already, with the line; but a package comes over
+/// the network.
+fn check_components(package: &VersionPackage, problems: &Problems) {
+    let mut names = BTreeSet::new();
+    for component in &package.components {
+        if !names.insert(&component.name) {
+            let what = format!("the component `{}` is there twice", component.name);
+            whole(problems, "version.yaml", what);
+        }
+    }
+    for component in &package.components {
+        for name in &component.start_after {
+            if !names.contains(name) || *name == component.name {
+                let what = format!("startAfter: there is no other component `{name}`");
+                whole(problems, "version.yaml", what);
+            }
+        }
+    }
+}
+
 /// What only shows when all is together: references, circles, counts. The
 /// node would refuse it too.
 fn check(package: &VersionPackage, compiled: &Compiled, problems: &Problems) {
@@ -98,12 +121,39 @@ fn check(package: &VersionPackage, compiled: &Compiled, problems: &Problems) {
         images: compiled.images.clone(),
     };
     if let Err(error) = bundle.validate() {
-        problems.add(Problem {
-            file: "version.yaml".into(),
-            line: 0,
-            path: error.at,
-            what: error.what,
-        });
+        together(problems, error.at, error.what);
+    } else {
+        check_sub_paths(&bundle, problems);
+    }
+}
+
+/// A mount of a file that its volume does not have could never be made.
+fn check_sub_paths(bundle: &Bundle, problems: &Problems) {
+    for deployment in &bundle.deployments {
+        for container in &deployment.pod.containers {
+            for mount in &container.mounts {
+                let Some(wanted) = &mount.sub_path else { continue };
+                let volume = deployment.pod.volumes.iter().find(|v| v.name == mount.volume);
+                let files = volume.map(|volume| files_of(bundle, volume)).unwrap_or_default();
+                if !files.contains(&wanted.as_str()) {
+                    let at = format!(
+                        "deployments.{}.containers.{}.mounts",
+                        deployment.name, container.name
+                    );
+                    let what = format!("the volume `{}` has no file `{wanted}`", mount.volume);
+                    together(problems, at, what);
+                }
+            }
+        }
+    }
+}
+
+fn files_of<'a>(bundle: &'a Bundle, volume: &'a Volume) -> Vec<&'a str> {
+    if volume.items.is_empty() {
+        let config = bundle.config(&volume.config);
+        config.iter().flat_map(|config| config.files.keys()).map(String::as_str).collect()
+    } else {
+        volume.items.values().map(String::as_str).collect()
     }
 }
 
@@ -125,6 +175,11 @@ fn add_config(
     if configs.insert(key.clone(), config).is_some() {
         whole(problems, file, format!("there are two of {:?} `{}`", key.kind, key.name));
     }
+}
+
+/// About the compiled parts, which no single line made.
+fn together(problems: &Problems, path: String, what: String) {
+    problems.add(Problem { file: "version.yaml".into(), line: 0, path, what });
 }
 
 fn whole(problems: &Problems, file: &str, what: String) {

@@ -169,6 +169,10 @@ fn file_of(place: &Place<'_>, folder: &Path, path: &str, bytes_max: usize) -> Op
         return None;
     }
     let full = folder.join(path);
+    if !is_file_below(folder, &full) {
+        place.problem(format!("`{path}` must be a plain file below the folder of version.yaml"));
+        return None;
+    }
     let bytes = fs::metadata(&full).and_then(|meta| {
         let too_large = usize::try_from(meta.len()).map_or(true, |bytes| bytes > bytes_max);
         if too_large { Ok(None) } else { fs::read(&full).map(Some) }
@@ -181,4 +185,15 @@ fn file_of(place: &Place<'_>, folder: &Path, path: &str, bytes_max: usize) -> Op
         Err(error) => place.problem(format!("{}: {error}", full.display())),
     }
     None
+}
+
+/// Links may lead about in the folder, not out of it: a package that a person
+/// got from others must not carry their own keys to the cloud. What does not
+/// exist is for the reader to tell.
+fn is_file_below(folder: &Path, path: &Path) -> bool {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match (folder.canonicalize(), path.canonicalize()) {
+        (Ok(folder), Ok(path)) => path.starts_with(folder) && path.is_file(),
+        (Err(_), _) | (_, Err(_)) => true,
+    }
 }
