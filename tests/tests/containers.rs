@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -28,7 +31,7 @@ fn a_pod_is_isolated_and_its_containers_share_it() {
             ensure!(namespace(nginx, shared)? == namespace(lion, shared)?, "{shared} differs");
             let other = pid(second, "lion")?;
             ensure!(namespace(other, shared)? != namespace(lion, shared)?, "{shared} is shared");
-            ensure!(namespace(1, shared)? != namespace(lion, shared)?, "{shared} of the host");
+            ensure!(namespace("self", shared)? != namespace(lion, shared)?, "{shared} of the host");
         }
         for own in ["pid", "mnt", "cgroup"] {
             ensure!(namespace(nginx, own)? != namespace(lion, own)?, "{own} is shared");
@@ -64,12 +67,17 @@ fn hardened(pid: i32, uid: &str) -> Result<()> {
         ("/proc/sysrq-trigger", "ro"),
         ("/dev/shm", "nosuid"),
     ] {
+        // Not every kernel is built with all of them.
+        if !Path::new(point).exists() {
+            continue;
+        }
         let found = options(point);
         ensure!(found.split(',').any(|option| option == wanted), "{point} is {found:?}\n{mounts}");
     }
     for masked in ["/proc/kcore", "/proc/keys", "/proc/timer_list"] {
         let inside = format!("/proc/{pid}/root{masked}");
-        let bytes = fs::read(&inside).map_or(0, |bytes| bytes.len());
+        // /proc/kcore would be the machine's memory: one byte tells enough.
+        let bytes = File::open(&inside).map_or(0, |mut f| f.read(&mut [0; 1]).unwrap_or(0));
         ensure!(bytes == 0, "{masked} can be read");
     }
     let mut devices: Vec<String> = fs::read_dir(format!("/proc/{pid}/root/dev"))?
@@ -239,6 +247,7 @@ fn pid(pod: &Value, container: &str) -> Result<i32> {
     Ok(i32::try_from(pid.with_context(|| format!("{container} does not run: {pod}"))?)?)
 }
 
-fn namespace(pid: i32, kind: &str) -> Result<String> {
-    Ok(fs::read_link(format!("/proc/{pid}/ns/{kind}"))?.to_string_lossy().into_owned())
+fn namespace(process: impl Display, kind: &str) -> Result<String> {
+    let path = format!("/proc/{process}/ns/{kind}");
+    Ok(fs::read_link(&path).context(path)?.to_string_lossy().into_owned())
 }
