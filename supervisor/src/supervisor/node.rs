@@ -296,6 +296,10 @@ impl Node {
                     // Perhaps a layer is no longer what it was.
                     self.observed.layers = self.durable.present(self.bundle.as_ref());
                 }
+                if matches!(action, Action::Publish { .. }) {
+                    // It may have been done in part: what holds is not known.
+                    self.observed.publication = None;
+                }
                 self.observed.failures.insert(action, error);
             }
             Outcome::Listed => self.all_reported(),
