@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wherry_bundle::limits::GRACE_SECONDS_MAX;
 use wherry_runtime::launcher::{
     self, Ended, LauncherConfig, LauncherError, NetworkSettings, Supervisor,
 };
@@ -19,9 +20,11 @@ use crate::control::{ClientError, Request, Response};
 use crate::supervisor::SupervisorError;
 use crate::{logger, subnet, supervisor};
 
-/// The launcher's end: its supervisor's farewell, and with `--all` the end of
-/// every container.
+/// The launcher's end: its supervisor's farewell to the cloud, and more.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// With `--all`, every pod gets its grace first.
+const END_ALL_TIMEOUT: Duration =
+    END_TIMEOUT.saturating_add(Duration::from_secs(GRACE_SECONDS_MAX as u64));
 const END_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +45,8 @@ pub enum ProcessError {
     Supervisor(#[from] SupervisorError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("process {pid} is still ending after {} s", END_TIMEOUT.as_secs())]
-    StillEnding { pid: u32 },
+    #[error("process {pid} is still ending after {seconds} s")]
+    StillEnding { pid: u32, seconds: u64 },
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
@@ -91,10 +94,10 @@ pub(super) fn stop(socket: &Path, all: bool, out: &mut impl Write) -> Result<(),
     let Response::Ending { pid } = ask(socket, &Request::Stop { all })? else {
         return Err(ClientError::Unexpected.into());
     };
-    let start = Instant::now();
+    let (start, timeout) = (Instant::now(), if all { END_ALL_TIMEOUT } else { END_TIMEOUT });
     while is_running(pid) {
-        if start.elapsed() > END_TIMEOUT {
-            return Err(ProcessError::StillEnding { pid });
+        if start.elapsed() > timeout {
+            return Err(ProcessError::StillEnding { pid, seconds: timeout.as_secs() });
         }
         thread::sleep(END_LOOK_INTERVAL);
     }

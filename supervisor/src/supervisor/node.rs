@@ -33,10 +33,24 @@ use crate::store::NewEvent;
 const GOOD_AFTER: Millis = Millis(60_000);
 /// Between tries to commit a bundle to a disk that failed.
 const COMMIT_RETRY: Millis = Millis(30_000);
+/// Beyond the longest grace, for draining and removing.
+const REMOVAL_MARGIN: Millis = Millis(15_000);
 /// Failures that show at once are decided on at once, but not for ever.
 const ROUNDS_MAX: usize = 8;
 /// Unacknowledged events that `wherry events` shows after a restart.
 const OLD_EVENTS_BYTES_MAX: usize = 64 * 1024;
+
+/// `wherry stop --all`: every pod goes, and then the node. Nothing else is
+/// desired meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    No,
+    Begun {
+        until: Millis,
+    },
+    /// The launcher was told to.
+    Purging,
+}
 
 #[derive(Debug)]
 pub struct Node {
@@ -54,6 +68,7 @@ pub struct Node {
     ledger: Ledger,
     pids: Pids,
     listed: bool,
+    removal: Removal,
     wake_at: Option<Millis>,
     /// Bytes done and wanted of the transfer under way.
     progress: Option<(u64, u64)>,
@@ -98,6 +113,7 @@ impl Node {
             ledger: ledger.unwrap_or_default(),
             pids: Pids::new(),
             listed: false,
+            removal: Removal::No,
             wake_at: None,
             progress: None,
             uncommitted: None,
@@ -200,18 +216,25 @@ impl Node {
         }
         let mut wake_at = None;
         for _ in 0..ROUNDS_MAX {
+            if self.removal == Removal::Purging {
+                // The launcher takes down what is left: no news to anybody.
+                break;
+            }
             wake_at = self.reconcile(now)?;
             if self.observed.failures.is_empty() {
                 break;
             }
         }
+        let purge_at = self.purge_when_empty(now)?;
         let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);
         let good_at = self.notice_good(&view, now);
         let status_at = self.publish_status(&view, now);
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
-        self.wake_at =
-            [wake_at, good_at, status_at, commit_at, retry_at].into_iter().flatten().min();
+        self.wake_at = [wake_at, purge_at, good_at, status_at, commit_at, retry_at]
+            .into_iter()
+            .flatten()
+            .min();
         Ok(())
     }
 
@@ -221,6 +244,28 @@ impl Node {
         if let Some(agent) = self.agent {
             agent.shutdown();
         }
+    }
+
+    /// Nothing is desired any more: the reconciler stops each pod with its
+    /// grace.
+    fn begin_removal(&mut self, now: Millis) {
+        let grace = self.observed.pods.values().map(|pod| pod.grace).max().unwrap_or_default();
+        let until = now.saturating_add(grace).saturating_add(REMOVAL_MARGIN);
+        self.removal = Removal::Begun { until };
+        self.desired.workloads.clear();
+    }
+
+    /// Has the launcher sweep up and end, once all pods are gone or their
+    /// time is over; when to look again.
+    fn purge_when_empty(&mut self, now: Millis) -> Result<Option<Millis>, LauncherLost> {
+        let Removal::Begun { until } = self.removal else { return Ok(None) };
+        // Without a bundle the reconciler touches nothing.
+        if self.observed.pods.is_empty() || self.bundle.is_none() || now >= until {
+            self.removal = Removal::Purging;
+            self.executor.end(true)?;
+            return Ok(None);
+        }
+        Ok(Some(until))
     }
 
     fn reconcile(&mut self, now: Millis) -> Result<Option<Millis>, LauncherLost> {
@@ -444,6 +489,9 @@ impl Node {
 
     fn desire(&mut self, bundle: Bundle) {
         self.desired = Desired::of(&bundle);
+        if self.removal != Removal::No {
+            self.desired.workloads.clear();
+        }
         self.observed.layers = self.durable.present(Some(&bundle));
         self.bundle = Some(bundle);
     }
@@ -506,7 +554,11 @@ impl Node {
             Request::Logs(_) => Response::Error("logs are read by the connection".into()),
             Request::Stop { all } => {
                 log::info!("told to stop{}", if all { " and to remove every pod" } else { "" });
-                self.executor.end(all)?;
+                if all {
+                    self.begin_removal(now);
+                } else {
+                    self.executor.end(false)?;
+                }
                 Response::Ending { pid: std::os::unix::process::parent_id() }
             }
         };

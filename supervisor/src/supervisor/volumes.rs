@@ -41,6 +41,9 @@ pub fn write(root: &Path, bundle: &Bundle, deployment: &Deployment) -> Result<()
         return Ok(());
     }
     make_folder(root, ROOT_MODE)?;
+    // The launcher may have made it, for everybody to look into.
+    fs::set_permissions(root, Permissions::from_mode(ROOT_MODE))
+        .map_err(error("set the mode of", root))?;
     let unfinished = root.join(format!("{UNFINISHED}{name}"));
     remove(&unfinished)?;
     make_folder(&unfinished, FOLDER_MODE)?;
@@ -141,6 +144,7 @@ mod tests {
     fn files_modes_and_items_are_as_the_template_says() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("volumes");
+        fs::create_dir(&root).unwrap();
         let bundle = sample::bundle();
         let deployment = &bundle.deployments[0];
         write(&root, &bundle, deployment).unwrap();
