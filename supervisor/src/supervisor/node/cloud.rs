@@ -1,0 +1,162 @@
+//! What the cloud asks for, by the agent: bundles and commands.
+//!
+//! Never here: waiting for the cloud. Without it everything goes on.
+
+use wherry_bundle::Bundle;
+use wherry_bundle::Name;
+use wherry_bundle::limits::bounded_text;
+use wherry_bundle::message::{Command, EventKind, Order, Reply};
+use wherry_core::{Desired, Millis};
+
+use super::{Node, Removal};
+use crate::agent::{AckToken, AgentConfig, AgentEvent, AgentHandle};
+use crate::clock;
+use crate::control::CloudLink;
+use crate::supervisor::Event;
+use crate::supervisor::durable::Found;
+use crate::supervisor::judge::{Verdict, judge};
+use crate::supervisor::report::StatusGate;
+
+/// Between tries to commit a bundle to a disk that failed.
+const COMMIT_RETRY: Millis = Millis(30_000);
+
+impl Node {
+    /// Starts the agent, if there is a store to serve it and none runs yet.
+    /// A failure is tried again when the store is; pods need no agent.
+    pub fn connect(&mut self) {
+        let (None, Some(store)) = (&self.agent, self.durable.store()) else { return };
+        let config = AgentConfig {
+            node: self.config.node.clone(),
+            host: self.config.broker.host.clone(),
+            port: self.config.broker.port,
+            password: self.config.broker.password.clone(),
+            layers: self.durable.layers().clone(),
+        };
+        let sender = self.sender.clone();
+        let sink = move |event| {
+            // It fails only while the supervisor ends.
+            let _ = sender.send(Event::Agent(event));
+        };
+        match AgentHandle::spawn(config, store, Box::new(sink)) {
+            Ok(agent) => {
+                agent.want(self.observed.fetching.clone());
+                agent.events_pending();
+                self.agent = Some(agent);
+                self.gate = StatusGate::default();
+                self.wake_at = Some(clock::boot_now());
+            }
+            Err(error) => log::error!("no connection to the cloud: the agent: {error}"),
+        }
+    }
+
+    pub(super) fn agent_event(&mut self, event: AgentEvent, now: Millis) {
+        match event {
+            AgentEvent::Connected => {
+                log::info!("connected to the cloud's broker");
+                self.cloud = CloudLink { connected: true, last_error: None };
+            }
+            AgentEvent::Disconnected(why) => {
+                log::warn!("no connection to the broker: {why}");
+                self.cloud = CloudLink { connected: false, last_error: Some(why) };
+            }
+            AgentEvent::Desired { bytes, token } => self.judge(bytes, token, now),
+            AgentEvent::Command(command) => self.command(command, now),
+            AgentEvent::LayerDone(layer) => {
+                self.observed.layers.insert(layer);
+                self.tell(EventKind::LayerFetched, "", &format!("layer {}", layer.short()), now);
+            }
+            AgentEvent::LayerFailed { layer, error } => {
+                let text = format!("layer {}: {error}", layer.short());
+                self.tell(EventKind::LayerFailed, "", &text, now);
+            }
+            AgentEvent::Progress { bytes_done, bytes_total } => {
+                self.progress = Some((bytes_done, bytes_total));
+            }
+        }
+    }
+
+    pub(super) fn judge(&mut self, bytes: Vec<u8>, token: AckToken, now: Millis) {
+        let trusted = &self.config.trusted_keys;
+        match judge(&bytes, trusted, &self.config.node, self.durable.held()) {
+            Verdict::TakeUp(bundle) => {
+                if let Err(error) = self.durable.take_up(&bundle, &bytes, self.bundle.as_ref()) {
+                    log::error!("generation {} is not taken up yet: {error}", bundle.generation);
+                    self.uncommitted = Some((bytes, token, now.saturating_add(COMMIT_RETRY)));
+                    return;
+                }
+                self.desire(*bundle);
+                let text = format!("generation {} taken up", self.desired.generation);
+                self.tell(EventKind::BundleTakenUp, "", &text, now);
+            }
+            Verdict::Same => log::debug!("the current bundle came once more"),
+            Verdict::Nothing => log::info!("the cloud asks for nothing; what runs runs on"),
+            Verdict::Refuse(refused) => {
+                let news = self.durable.refuse(&refused).unwrap_or_else(|error| {
+                    log::error!("a refusal is not durable: {error}");
+                    true
+                });
+                if news {
+                    let text = format!("a bundle is refused: {}", refused.reason);
+                    self.tell(EventKind::BundleRefused, "", &text, now);
+                }
+            }
+        }
+        // What came before this one need not be committed any more.
+        self.uncommitted = None;
+        if let Some(agent) = &self.agent {
+            agent.ack_desired(token);
+        }
+    }
+
+    pub(super) fn adopt(&mut self, found: Found, now: Millis) {
+        for recovery in found.recoveries {
+            self.tell(EventKind::StoreRecovered, "", &recovery.to_string(), now);
+        }
+        if let Some(bundle) = found.bundle {
+            self.desire(bundle);
+        }
+    }
+
+    pub(super) fn desire(&mut self, bundle: Bundle) {
+        self.desired = Desired::of(&bundle);
+        if self.removal != Removal::No {
+            self.desired.workloads.clear();
+        }
+        self.observed.layers = self.durable.present(Some(&bundle));
+        self.bundle = Some(bundle);
+    }
+
+    pub(super) fn command(&mut self, command: Command, now: Millis) {
+        let Some(agent) = &self.agent else { return };
+        let (id, uplink) = (command.id, agent.uplink());
+        let result = match command.order {
+            Order::Logs(query) => {
+                let (folder, progress) =
+                    (self.collector.folder().clone(), self.collector.progress());
+                match self.log_orders.begin(id, query, uplink.clone(), folder, progress) {
+                    // The thread replies.
+                    Ok(()) => return,
+                    Err(error) => Err(error),
+                }
+            }
+            Order::EndLogs { id } => {
+                self.log_orders.end(id);
+                Ok("ended".into())
+            }
+            Order::RestartPod { pod } => self.restart(&pod, now),
+        };
+        let result = result.map_err(|error| bounded_text(&error));
+        if let Err(error) = uplink.reply(&Reply { id, result }) {
+            log::warn!("the reply to command {id} is lost: {error}");
+        }
+    }
+
+    pub(super) fn restart(&mut self, pod: &Name, now: Millis) -> Result<String, String> {
+        if !self.observed.pods.contains_key(pod) {
+            return Err(format!("there is no pod `{pod}` on this node"));
+        }
+        self.desired.replace.insert(pod.clone());
+        self.tell(EventKind::CommandDone, pod.as_str(), "is being replaced on request", now);
+        Ok(format!("pod {pod} is being replaced by a new one"))
+    }
+}

@@ -1,0 +1,134 @@
+//! What the launcher tells, and what came of the actions it was asked for.
+
+use wherry_bundle::Name;
+use wherry_bundle::message::EventKind;
+use wherry_core::{Action, ObservedContainer};
+use wherry_runtime::proto::{ContainerState, Notice, PodReport};
+
+use super::Node;
+use crate::clock;
+use crate::supervisor::executor::Outcome;
+use crate::supervisor::translate;
+
+impl Node {
+    pub(super) fn heard(&mut self, notice: Notice) {
+        match notice {
+            Notice::Done { seq } => self.answered(seq, Ok(())),
+            Notice::Failed { seq, error } => self.answered(seq, Err(error.as_str().to_owned())),
+            Notice::Pod(report) => self.reported(&report),
+            Notice::Started { pod, container, pid, since_millis } => {
+                // Its FIFOs may have been made anew.
+                self.watch(&pod, &container);
+                self.pids.insert((pod.clone(), container.clone()), pid);
+                let state = ContainerState::Running { pid, since_millis };
+                self.container_is(&pod, &container, state);
+            }
+            Notice::Exited { pod, container, exit, started_millis, at_millis } => {
+                self.collector.ended(&pod, &container);
+                self.pids.remove(&(pod.clone(), container.clone()));
+                let state = ContainerState::Exited { exit, started_millis, at_millis };
+                self.container_is(&pod, &container, state);
+            }
+            Notice::Usage { pod, usage } => self.descriptions.usage(&pod, &usage),
+        }
+    }
+
+    pub(super) fn answered(&mut self, seq: u32, result: Result<(), String>) {
+        if let Some(outcome) = self.executor.answered(seq, result) {
+            self.came_of(outcome);
+        }
+    }
+
+    pub(super) fn came_of(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Created(name, pod) => {
+                for container in pod.containers.keys() {
+                    self.watch(&name, container);
+                }
+                self.observed.pods.insert(name, pod);
+            }
+            Outcome::Done(action) => self.done(action),
+            Outcome::Failed(action, error) => {
+                log::debug!("failed: {action:?}: {error}");
+                if matches!(action, Action::CreatePod { .. } | Action::StartContainer { .. }) {
+                    // Perhaps a layer is no longer what it was.
+                    self.observed.layers = self.durable.present(self.bundle.as_ref());
+                }
+                if matches!(action, Action::Publish { .. }) {
+                    // It may have been done in part: what holds is not known.
+                    self.observed.publication = None;
+                }
+                self.observed.failures.insert(action, error);
+            }
+            Outcome::Listed => self.all_reported(),
+            Outcome::UsageAnswered(seq) => self.descriptions.answered(seq),
+            Outcome::NotEnded(error) => log::error!("the node cannot be ended: {error}"),
+        }
+    }
+
+    pub(super) fn done(&mut self, action: Action) {
+        match action {
+            Action::RemovePod { pod } => {
+                self.observed.pods.remove(&pod);
+                self.pids.retain(|(of, _), _| *of != pod);
+                self.collector.forget(&pod);
+                self.prune_volumes();
+            }
+            Action::Publish { publication } => self.observed.publication = Some(publication),
+            // What containers do is told by their own notices.
+            Action::Fetch { .. }
+            | Action::CreatePod { .. }
+            | Action::StartContainer { .. }
+            | Action::TerminatePod { .. }
+            | Action::KillPod { .. } => {}
+        }
+    }
+
+    pub(super) fn reported(&mut self, report: &PodReport) {
+        for container in &report.containers {
+            self.watch(&report.name, &container.name);
+            let key = (report.name.clone(), container.name.clone());
+            if let ContainerState::Running { pid, .. } = container.state {
+                self.pids.insert(key, pid);
+            }
+        }
+        let pod = translate::observed_pod(report, self.config.subnet);
+        self.observed.pods.insert(report.name.clone(), pod);
+    }
+
+    pub(super) fn all_reported(&mut self) {
+        self.listed = true;
+        let found = self.observed.pods.len();
+        log::info!("{found} pods are there, generation {}", self.desired.generation);
+        match self.collector.folder().pods() {
+            Ok(pods) => {
+                let gone = pods.iter().filter(|pod| !self.observed.pods.contains_key(pod));
+                gone.for_each(|pod| self.collector.forget(pod));
+            }
+            Err(error) => log::warn!("logs of former pods are left: {error}"),
+        }
+        self.prune_volumes();
+        let text = format!("wherry {} found {found} pods", env!("CARGO_PKG_VERSION"));
+        self.tell(EventKind::Started, "", &text, clock::boot_now());
+    }
+
+    pub(super) fn container_is(&mut self, pod: &Name, container: &Name, state: ContainerState) {
+        let seen: Option<&mut ObservedContainer> =
+            self.observed.pods.get_mut(pod).and_then(|pod| pod.containers.get_mut(container));
+        match seen {
+            Some(seen) => *seen = translate::observed_container(state),
+            None => log::debug!("{pod}/{container}: a notice of a pod that is not known"),
+        }
+    }
+
+    pub(super) fn watch(&self, pod: &Name, container: &Name) {
+        let folder = self.config.run.container(pod, container);
+        if let Err(error) = self.collector.watch(pod, container, &folder) {
+            log::warn!("{pod}/{container} has no logs: {error}");
+        }
+    }
+
+    pub(super) fn prune_volumes(&self) {
+        self.executor.prune_volumes(self.observed.pods.values().map(|pod| pod.hash).collect());
+    }
+}

@@ -1,0 +1,239 @@
+//! The loop's state, and what each event does to it.
+//!
+//! `handle` only takes in what an event says; `settle` lets the reconciler
+//! decide and begins what it asks for. Never here: waiting for anything but
+//! the store's commit of a new bundle.
+
+mod cloud;
+mod launcher;
+mod local;
+mod tell;
+
+use std::sync::mpsc::SyncSender;
+
+use wherry_bundle::{Bundle, Generation};
+use wherry_core::{Action, Desired, Ledger, Millis, Observed};
+use wherry_runtime::client::LauncherClient;
+
+use super::describe::Descriptions;
+use super::durable::Durable;
+use super::executor::{Executor, LauncherLost};
+use super::orders::LogOrders;
+use super::report::{Identity, Pids, RecentEvents, StatusGate};
+use super::{Event, SupervisorError, ledger_file};
+use crate::agent::{AckToken, AgentHandle};
+use crate::config::Config;
+use crate::control::CloudLink;
+use crate::logs::{Collector, LogFolder};
+
+/// Failures that show at once are decided on at once, but not for ever.
+const ROUNDS_MAX: usize = 8;
+
+/// `wherry stop --all`: every pod goes, and then the node. Nothing else is
+/// desired meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    No,
+    Begun {
+        until: Millis,
+    },
+    /// The launcher was told to.
+    Purging,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    identity: Identity,
+    sender: SyncSender<Event>,
+    durable: Durable,
+    agent: Option<AgentHandle>,
+    cloud: CloudLink,
+    executor: Executor,
+    collector: Collector,
+    bundle: Option<Bundle>,
+    desired: Desired,
+    observed: Observed,
+    ledger: Ledger,
+    pids: Pids,
+    listed: bool,
+    removal: Removal,
+    wake_at: Option<Millis>,
+    /// Bytes done and wanted of the transfer under way.
+    progress: Option<(u64, u64)>,
+    /// An envelope that could not be committed yet, and when to try again.
+    uncommitted: Option<(Vec<u8>, AckToken, Millis)>,
+    running_since: Option<(Generation, Millis)>,
+    gate: StatusGate,
+    recent: RecentEvents,
+    log_orders: LogOrders,
+    descriptions: Descriptions,
+}
+
+impl Node {
+    /// Opens the store and finds the bundle that was current.
+    ///
+    /// # Errors
+    /// Folders or threads cannot be made.
+    pub fn new(
+        config: Config,
+        launcher: LauncherClient,
+        sender: SyncSender<Event>,
+        now: Millis,
+    ) -> Result<Self, SupervisorError> {
+        let (durable, found) = Durable::open(&config.data, &config.node, now)?;
+        let ledger = ledger_file::load(&config.run.ledger()).unwrap_or_else(|error| {
+            log::warn!("the ledger is lost, back-off starts over: {error}");
+            None
+        });
+        let folder = LogFolder::new(config.run.logs(), config.log_file_bytes_max);
+        let collector = Collector::start(folder).map_err(super::setup("collect logs"))?;
+        let mut node = Self {
+            identity: Identity::of_this_machine(config.node.clone(), config.subnet),
+            sender,
+            durable,
+            agent: None,
+            cloud: CloudLink::default(),
+            executor: Executor::new(launcher, config.subnet, config.run.volumes()),
+            collector,
+            bundle: None,
+            desired: Desired::default(),
+            observed: Observed::default(),
+            ledger: ledger.unwrap_or_default(),
+            pids: Pids::new(),
+            listed: false,
+            removal: Removal::No,
+            wake_at: None,
+            progress: None,
+            uncommitted: None,
+            running_since: None,
+            gate: StatusGate::default(),
+            recent: RecentEvents::default(),
+            log_orders: LogOrders::default(),
+            descriptions: Descriptions::default(),
+            config,
+        };
+        node.recall_events();
+        node.adopt(found, now);
+        Ok(node)
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[must_use]
+    pub fn collector(&self) -> &Collector {
+        &self.collector
+    }
+
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn list(&mut self) -> Result<(), LauncherLost> {
+        self.executor.list()
+    }
+
+    /// When to settle again at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Millis> {
+        self.wake_at
+    }
+
+    /// Takes in what `event` says.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn handle(&mut self, event: Event, now: Millis) -> Result<(), LauncherLost> {
+        match event {
+            Event::Launcher(notice) => self.heard(*notice),
+            Event::Agent(event) => self.agent_event(event, now),
+            Event::Ask(ask) => self.asked(ask, now)?,
+            // The loop ends by these before they get here.
+            Event::LauncherGone | Event::Terminate => {}
+        }
+        Ok(())
+    }
+
+    /// Decides, keeps the ledger, begins what was decided, and tells about
+    /// it.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn settle(&mut self, now: Millis) -> Result<(), LauncherLost> {
+        if let Some(found) = self.durable.retry(now) {
+            if self.bundle.is_none() {
+                self.adopt(found, now);
+            }
+            self.connect();
+        }
+        if let Some((bytes, token, _)) = self.uncommitted.take_if(|(_, _, at)| *at <= now) {
+            self.judge(bytes, token, now);
+        }
+        let mut wake_at = None;
+        for _ in 0..ROUNDS_MAX {
+            if self.removal == Removal::Purging {
+                // The launcher takes down what is left: no news to anybody.
+                break;
+            }
+            wake_at = self.reconcile(now)?;
+            if self.observed.failures.is_empty() {
+                break;
+            }
+        }
+        let purge_at = self.purge_when_empty(now)?;
+        let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);
+        let good_at = self.notice_good(&view, now);
+        let status_at = self.publish_status(&view, now);
+        let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
+        let retry_at = self.durable.retry_at();
+        self.wake_at = [wake_at, purge_at, good_at, status_at, commit_at, retry_at]
+            .into_iter()
+            .flatten()
+            .min();
+        Ok(())
+    }
+
+    /// Says farewell to the cloud and makes all events durable. Containers
+    /// run on.
+    pub fn end(self) {
+        if let Some(agent) = self.agent {
+            agent.shutdown();
+        }
+    }
+
+    fn reconcile(&mut self, now: Millis) -> Result<Option<Millis>, LauncherLost> {
+        self.observed.in_flight = self.executor.in_flight().cloned().collect();
+        let plan = wherry_core::reconcile(&self.desired, &self.observed, &self.ledger, now);
+        // Both are for one reconcile only; the ledger remembers.
+        self.observed.failures.clear();
+        self.desired.replace.clear();
+        if plan.ledger != self.ledger {
+            self.ledger = plan.ledger;
+            if let Err(error) = ledger_file::save(&self.config.run.ledger(), &self.ledger) {
+                log::warn!("the ledger is not kept: {error}");
+            }
+        }
+        for notice in plan.notices {
+            self.tell(notice.kind, &notice.subject, &notice.text, now);
+        }
+        for action in plan.actions {
+            log::debug!("begins {action:?}");
+            if let Action::Fetch { layers } = action {
+                if let Some(agent) = &self.agent {
+                    agent.want(layers.clone());
+                }
+                self.progress = None;
+                self.observed.fetching = layers;
+            } else if let Some(outcome) = self.executor.begin(action, self.bundle.as_ref())? {
+                self.came_of(outcome);
+            }
+        }
+        Ok(plan.wake_at)
+    }
+}

@@ -1,0 +1,115 @@
+//! What the node tells: status, events, and which generation is good.
+
+use wherry_bundle::limits::bounded_text;
+use wherry_bundle::message::{Event as NodeEvent, EventKind, NodeStatus, Phase};
+use wherry_core::{Millis, NodeView};
+
+use super::Node;
+use crate::clock;
+use crate::store::NewEvent;
+use crate::supervisor::report::Facts;
+
+/// A generation that ran for so long without a pod missing is good.
+const GOOD_AFTER: Millis = Millis(60_000);
+/// Unacknowledged events that `wherry events` shows after a restart.
+const OLD_EVENTS_BYTES_MAX: usize = 64 * 1024;
+
+impl Node {
+    pub(super) fn status(&self, view: &NodeView, now: Millis) -> NodeStatus {
+        self.identity.status(&Facts {
+            bundle: self.bundle.as_ref(),
+            view,
+            observed: &self.observed,
+            pids: &self.pids,
+            progress: self.progress,
+            refused: self.durable.refused(),
+            outbox: self.durable.outbox(),
+            now,
+        })
+    }
+
+    /// Sends the status if it is due; when it will be, if it is not.
+    pub(super) fn publish_status(&mut self, view: &NodeView, now: Millis) -> Option<Millis> {
+        let agent = self.agent.as_ref()?;
+        let status = self.status(view, now);
+        let due = self.gate.due(&status, now)?;
+        if due > now {
+            return Some(due);
+        }
+        agent.publish_status(status.clone());
+        self.gate.sent(status, now);
+        None
+    }
+
+    /// Marks a generation that has run well for a while; when to look again.
+    pub(super) fn notice_good(&mut self, view: &NodeView, now: Millis) -> Option<Millis> {
+        let bundle = self.bundle.as_ref().filter(|_| view.phase == Phase::Running)?;
+        let generation = bundle.generation;
+        if self.durable.last_good() == generation {
+            return None;
+        }
+        let since = match self.running_since {
+            Some((of, since)) if of == generation => since,
+            Some(_) | None => {
+                self.running_since = Some((generation, now));
+                now
+            }
+        };
+        let due = since.saturating_add(GOOD_AFTER);
+        if now < due {
+            return Some(due);
+        }
+        if let Err(error) = self.durable.mark_good(bundle) {
+            log::warn!("generation {generation} is not marked as good yet: {error}");
+            self.running_since = Some((generation, now));
+            return Some(now.saturating_add(GOOD_AFTER));
+        }
+        log::info!("generation {generation} is good");
+        None
+    }
+
+    /// To people here and in the cloud.
+    pub(super) fn tell(&mut self, kind: EventKind, subject: &str, text: &str, now: Millis) {
+        let about = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
+        match kind {
+            EventKind::BundleRefused
+            | EventKind::LayerFailed
+            | EventKind::ContainerFailed
+            | EventKind::StoreRecovered => log::warn!("{about}{text}"),
+            EventKind::Started
+            | EventKind::BundleTakenUp
+            | EventKind::LayerFetched
+            | EventKind::PodCreated
+            | EventKind::ContainerStarted
+            | EventKind::ContainerExited
+            | EventKind::PodAvailable
+            | EventKind::PodRemoved
+            | EventKind::GenerationRunning
+            | EventKind::CommandDone => log::info!("{about}{text}"),
+        }
+        let event = NewEvent {
+            wall_time: clock::wall_now().millis(),
+            boot_millis: now.0,
+            generation: self.desired.generation,
+            kind,
+            subject: subject.to_owned(),
+            text: bounded_text(text),
+        };
+        let seq = self.durable.push_event(&event);
+        if let Some(agent) = &self.agent {
+            agent.events_pending();
+        }
+        let NewEvent { wall_time, boot_millis, generation, kind, subject, text } = event;
+        let event = NodeEvent { seq, wall_time, boot_millis, generation, kind, subject, text };
+        self.recent.push(event);
+    }
+
+    /// What the cloud does not have yet is shown here too after a restart.
+    pub(super) fn recall_events(&mut self) {
+        let Some(store) = self.durable.store() else { return };
+        match store.events_after(0, OLD_EVENTS_BYTES_MAX) {
+            Ok(events) => events.into_iter().for_each(|event| self.recent.push(event)),
+            Err(error) => log::warn!("events of before cannot be read: {error}"),
+        }
+    }
+}
