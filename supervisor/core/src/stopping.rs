@@ -87,10 +87,10 @@ fn ask(stage: Stopping, name: &Name, creating: bool, entry: &mut PodLedger, draf
         }
         Stopping::Terminating { kill_at } => {
             draft.wake(kill_at);
-            if draft.attempt(&mut entry.attempts, Action::TerminatePod { pod }) {
-                // A second signal may mean something else to a program: it is
-                // sent again only if sending it failed.
-                entry.attempts.not_before = kill_at;
+            // A second signal may mean something else to a program: it is sent
+            // again only if sending it failed.
+            if entry.attempts.count == 0 || entry.attempts.failed {
+                draft.attempt(&mut entry.attempts, Action::TerminatePod { pod });
             }
         }
         Stopping::Killing => {

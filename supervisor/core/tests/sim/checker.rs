@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::message::{EventKind, Exit};
-use wherry_bundle::model::{RestartPolicy, Strategy};
+use wherry_bundle::message::EventKind;
 use wherry_bundle::{Digest, Generation, Name};
-use wherry_core::ledger::{Planned, Stopping};
+use wherry_core::ledger::Planned;
 use wherry_core::stopping::{DRAIN, UNPUBLISH_MAX};
 use wherry_core::{
     Action, Desired, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan, Workload,
 };
 
+use crate::turn::{Turn, bounds, is_running, ready_since, wait};
 use crate::world::World;
 
 /// What the checker remembers; it starts over when the ledger is lost.
@@ -30,15 +30,6 @@ pub struct Checker {
     published: BTreeMap<Name, Millis>,
     stop_began: BTreeMap<Name, Millis>,
     running_told: Generation,
-}
-
-/// One plan and its inputs.
-struct Turn<'a> {
-    desired: &'a Desired,
-    observed: &'a Observed,
-    before: &'a Ledger,
-    plan: &'a Plan,
-    now: Millis,
 }
 
 impl Checker {
@@ -300,120 +291,4 @@ impl Checker {
         assert!(self.is_available(turn, pod, &turn.plan.ledger), "{pod} is not available");
         assert!(seen.containers.values().all(is_running), "{pod} does not run");
     }
-}
-
-impl Turn<'_> {
-    fn is_orderly(&self) {
-        let mut asked = BTreeSet::new();
-        for action in &self.plan.actions {
-            assert!(!self.observed.in_flight.contains(action), "{action:?} is under way");
-            assert!(asked.insert(action), "{action:?} twice");
-        }
-        assert!(self.plan.wake_at.is_none_or(|at| at > self.now), "wakes in the past");
-        let again = wherry_core::reconcile(self.desired, self.observed, self.before, self.now);
-        assert_eq!(&again, self.plan, "the same inputs, another plan");
-        // With all of it under way, there is nothing new to tell.
-        let mut observed = self.observed.clone();
-        observed.failures.clear();
-        observed.in_flight.extend(self.plan.actions.iter().cloned());
-        let next = wherry_core::reconcile(self.desired, &observed, &self.plan.ledger, self.now);
-        assert!(next.notices.is_empty(), "told twice: {:?}", next.notices);
-    }
-
-    fn pods_of(&self, deployment: &Name) -> impl Iterator<Item = (&Name, &ObservedPod)> {
-        self.observed.pods.iter().filter(move |(_, pod)| pod.deployment == *deployment)
-    }
-
-    fn begins_to_stop(&self, pod: &Name) -> bool {
-        let stops = |ledger: &Ledger| ledger.pods.get(pod).is_some_and(|e| e.stopping.is_some());
-        stops(&self.plan.ledger) && !stops(self.before)
-    }
-
-    fn is_creating(&self, name: &Name) -> bool {
-        let creates =
-            |action: &Action| matches!(action, Action::CreatePod { pod, .. } if pod == name);
-        self.observed.in_flight.iter().any(creates)
-    }
-
-    /// A pod of `deployment` is being made: that many places are there.
-    fn check_places(&self, deployment: &Name, workload: &Workload) {
-        let exclusive = is_exclusive(workload);
-        let holds = |pod: &Name| {
-            let stage = self.plan.ledger.pods.get(pod).and_then(|entry| entry.stopping);
-            exclusive || !matches!(stage, Some(Stopping::Killing | Stopping::Removing))
-        };
-        let creates = |action: &Action| match action {
-            Action::CreatePod { pod, deployment: of, .. } if of == deployment => Some(pod.clone()),
-            _ => None,
-        };
-        let coming = self.observed.in_flight.iter().chain(&self.plan.actions).filter_map(creates);
-        let there = self.pods_of(deployment).map(|(pod, _)| pod.clone());
-        let places: BTreeSet<Name> = there.chain(coming).filter(|pod| holds(pod)).collect();
-        let (_, most) = bounds(workload);
-        assert!(places.len() <= most, "{deployment}: {places:?}, {most} allowed");
-        if workload.strategy == Strategy::Recreate {
-            let old = self.pods_of(deployment).find(|(_, pod)| pod.hash != workload.hash);
-            assert!(old.is_none(), "{deployment}: a new pod beside {old:?}");
-        }
-    }
-
-    fn check_address(&self, pod: &Name, address: Option<u16>, workload: &Workload, world: &World) {
-        assert_eq!(address.is_none(), workload.host_network, "{pod}");
-        let Some(address) = address else { return };
-        let others = world.pods.iter().filter(|(name, _)| *name != pod);
-        let mut used: Vec<u16> = others.filter_map(|(_, pod)| pod.address).collect();
-        for action in self.observed.in_flight.iter().chain(&self.plan.actions) {
-            if let Action::CreatePod { pod: other, address: Some(address), .. } = action
-                && other != pod
-            {
-                used.push(*address);
-            }
-        }
-        assert!(!used.contains(&address), "{pod}: address {address} is used");
-    }
-}
-
-/// Fewest pods available, most pods in place.
-fn bounds(workload: &Workload) -> (usize, usize) {
-    let replicas = usize::from(workload.replicas);
-    match workload.strategy {
-        Strategy::Recreate => (0, replicas),
-        Strategy::RollingUpdate { .. } if is_exclusive(workload) => {
-            (replicas.saturating_sub(1), replicas)
-        }
-        Strategy::RollingUpdate { max_unavailable, max_surge } => (
-            replicas.saturating_sub(usize::from(max_unavailable)),
-            replicas + usize::from(max_surge),
-        ),
-    }
-}
-
-fn is_exclusive(workload: &Workload) -> bool {
-    workload.strategy == Strategy::Recreate || (workload.host_network && !workload.ports.is_empty())
-}
-
-fn is_running(state: &ObservedContainer) -> bool {
-    matches!(state, ObservedContainer::Running { .. })
-}
-
-fn ready_since(pod: &ObservedPod) -> Option<Millis> {
-    let mut latest = None;
-    for state in pod.containers.values() {
-        let start = match *state {
-            ObservedContainer::Running { since } => since,
-            ObservedContainer::Exited { exit: Exit::Code(0), started, .. }
-                if pod.restart_policy != RestartPolicy::Always =>
-            {
-                started
-            }
-            ObservedContainer::Exited { .. } | ObservedContainer::Defined => return None,
-        };
-        latest = latest.max(Some(start));
-    }
-    latest.filter(|_| pod.complete)
-}
-
-/// 1, 2, 4 … 300 s, in milliseconds.
-fn wait(row: u32) -> u64 {
-    (1_000_u64 << row.saturating_sub(1).min(20)).min(300_000)
 }

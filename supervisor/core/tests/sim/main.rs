@@ -12,6 +12,7 @@
 mod checker;
 mod generate;
 mod rng;
+mod turn;
 mod world;
 
 use std::collections::VecDeque;

@@ -1,0 +1,8 @@
+//! One situation a test, and exactly what is done about it.
+
+#![allow(clippy::unwrap_used)]
+
+mod ends;
+mod replacement;
+mod scenario;
+mod starts;
