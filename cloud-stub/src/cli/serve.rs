@@ -17,7 +17,7 @@ const MQTT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::L
 /// Levels of what is logged, as in `info,wherry_cloud=debug`. rumqttd calls
 /// each ordinary disconnection an error; the gate tells of those.
 const LOG_VARIABLE: &str = "WHERRY_LOG";
-const LOG_DEFAULT: &str = "info,rumqttd=off,rumqttc=warn";
+const LOG_DEFAULT: &str = "info,rumqttd=off,rumqttc=warn,tracing=off";
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
