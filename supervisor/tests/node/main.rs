@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cloud;
 mod rig;
 
 use std::fs;
 
+use cloud::Cloud;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Rig, bundle, deployment, published};
+use rig::{Rig, bundle, deployment, name, published, sealed};
 use serde_json::{Value, json};
+use wherry_bundle::message::{LogQuery, Order, Phase, PodPhase};
 
 /// A web server whose page names its pod, and a neighbour that reads it.
 const SERVE: &str = "mkdir /tmp/www; cat /etc/greeting/greeting > /tmp/www/index.html; \
@@ -192,6 +195,79 @@ fn ends_are_told_and_restarts_are_held_back() {
     });
     assert!(rig.out(&["logs", "crash"]).matches("line").count() >= 3);
     assert!(rig.out(&["stop", "--all"]).contains("removed"));
+    assert!(rig.ended());
+    assert_eq!(rig.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn bundles_and_commands_come_by_the_broker() {
+    let mut rig = Rig::new("cloud");
+    let layer = rig.layer();
+    let cloud = Cloud::start(&rig);
+    rig.start();
+    cloud.status("an empty node", |status| status.phase == Phase::Empty);
+    let well = |words: &str| deployment("well", 1, &[], &[("sh", words)]);
+    let first = sealed(&bundle(1, layer, vec![well("echo one; echo two; exec sleep 1000000")]));
+    cloud.desire(first.clone());
+    cloud.event("generation 1 taken up");
+    cloud.status("generation 1", |status| {
+        status.generation.0 == 1 && status.phase == Phase::Running
+    });
+    let before = container_pids(&rig);
+
+    // Refused, told, and what runs runs on.
+    let mut damaged = sealed(&bundle(2, layer, vec![well("exit 1")]));
+    damaged[100] ^= 1;
+    cloud.desire(damaged);
+    let refused = cloud.status("the refusal", |status| status.refused.is_some());
+    assert!(refused.refused.unwrap().reason.contains("signature"));
+    cloud.event("a bundle is refused");
+    cloud.desire(first);
+
+    let logs = |id, pod: &str| {
+        let query = LogQuery {
+            pod: name(pod),
+            container: None,
+            tail: None,
+            since_seconds: None,
+            follow: id == 7,
+        };
+        cloud.order(id, Order::Logs(query));
+    };
+    logs(5, "well");
+    assert_eq!(cloud.reply(5), (Ok("2 lines".into()), vec!["one".into(), "two".into()]));
+    logs(6, "nothing");
+    assert!(cloud.reply(6).0.unwrap_err().contains("`nothing`"));
+    logs(7, "well-1");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    cloud.order(8, Order::EndLogs { id: 7 });
+    assert_eq!(cloud.reply(7).1, ["one", "two"], "a follower that was ended");
+    assert_eq!(container_pids(&rig), before);
+
+    // A supervisor that comes back gets the retained bundle once more.
+    kill(Pid::from_raw(rig.pids().1), Signal::SIGKILL).unwrap();
+    cloud.event("found 1 pods");
+    cloud.status("the node again", |status| {
+        status.phase == Phase::Running && status.refused.is_some()
+    });
+    assert_eq!(container_pids(&rig), before);
+
+    cloud.order(9, Order::RestartPod { pod: name("well-1") });
+    assert!(cloud.reply(9).0.is_ok());
+    cloud.status("another pod in its place", |status| {
+        let [pod] = &status.pods[..] else { return false };
+        pod.name == name("well-2") && pod.phase == PodPhase::Available
+    });
+    cloud.order(10, Order::RestartPod { pod: name("well-1") });
+    assert!(cloud.reply(10).0.unwrap_err().contains("no pod"));
+
+    cloud.desire(sealed(&bundle(3, layer, vec![well("exec sleep 1000000")])));
+    let status = cloud.status("generation 3", |status| {
+        status.generation.0 == 3 && status.phase == Phase::Running
+    });
+    assert_eq!(status.refused, None);
+    rig.out(&["stop", "--all"]);
+    cloud.offline();
     assert!(rig.ended());
     assert_eq!(rig.leftovers(), Vec::<String>::new());
 }

@@ -37,6 +37,11 @@ fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 
+/// The envelope of `bundle`, by the key that the node trusts.
+pub fn sealed(bundle: &Bundle) -> Vec<u8> {
+    envelope::seal(bundle, &key()).unwrap()
+}
+
 impl Rig {
     /// `id` is short: an interface is named after it.
     pub fn new(id: &str) -> Self {
@@ -58,7 +63,7 @@ impl Rig {
         format!("wherry-test-{}", self.id)
     }
 
-    fn enter(&self) -> String {
+    pub fn enter(&self) -> String {
         format!("--net=/run/netns/{}", self.netns())
     }
 
@@ -76,7 +81,7 @@ impl Rig {
         format!(
             "node = \"gw-1\"\ntrusted_keys = [\"{key}\"]\ndata_dir = \"{dir}/data\"\n\
              run_dir = \"{dir}/run\"\ncgroup = \"{netns}\"\n\
-             [broker]\nhost = \"127.0.0.1\"\nport = 1\n\
+             [broker]\nhost = \"127.0.0.1\"\n\
              [network]\nbridge = \"whtest{}\"\ndns = [\"10.0.0.53\"]\n",
             self.id
         )
@@ -105,7 +110,7 @@ impl Rig {
 
     /// Puts a bundle into the store, as if the cloud had sent it.
     pub fn take_up(&self, bundle: &Bundle) {
-        let envelope = envelope::seal(bundle, &key()).unwrap();
+        let envelope = sealed(bundle);
         let (store, _) = Store::open(&self.dir.join("data/state")).unwrap();
         store.take_up(bundle.generation, &envelope).unwrap();
     }
