@@ -28,7 +28,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(40);
 /// Layers are shared by all tests of a binary: one is all of busybox, the
 /// other lies on top.
 pub struct Layers {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     pub base: Digest,
     pub top: Digest,
 }
@@ -40,8 +40,12 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 impl Layers {
     fn build() -> Self {
-        let folder = tempfile::Builder::new().prefix("wherry-test-layers").tempdir().unwrap();
-        let base = folder.path().join("base");
+        // Nothing drops a static: the folder is the target folder's, made anew
+        // by each run, so that none piles up.
+        let name = concat!("wherry-test-layers-", env!("CARGO_CRATE_NAME"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&folder);
+        let base = folder.join("base");
         for path in ["bin", "etc", "tmp", "srv", "root"] {
             fs::create_dir_all(base.join(path)).unwrap();
         }
@@ -55,15 +59,15 @@ impl Layers {
         }
         fs::write(base.join("etc/layer"), "base\n").unwrap();
         run("chmod", &["1777", base.join("tmp").to_str().unwrap()]);
-        let top = folder.path().join("top");
+        let top = folder.join("top");
         fs::create_dir_all(top.join("etc")).unwrap();
         fs::write(top.join("etc/layer"), "top\n").unwrap();
         let pack = |source: &Path| {
-            let image = folder.path().join("new.squashfs");
+            let image = folder.join("new.squashfs");
             let (from, to) = (source.to_str().unwrap(), image.to_str().unwrap());
             run("mksquashfs", &[from, to, "-comp", "zstd", "-all-root", "-quiet", "-no-progress"]);
             let digest = Digest::of(&fs::read(&image).unwrap());
-            fs::rename(&image, folder.path().join(format!("{}.squashfs", digest.hex()))).unwrap();
+            fs::rename(&image, folder.join(format!("{}.squashfs", digest.hex()))).unwrap();
             digest
         };
         let (base, top) = (pack(&base), pack(&top));
@@ -121,7 +125,7 @@ impl Node {
     pub fn command(&self, mode: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.netns())).arg(RIG);
-        command.arg(&self.run_dir).arg(LAYERS.folder.path()).arg(&self.prefix);
+        command.arg(&self.run_dir).arg(&LAYERS.folder).arg(&self.prefix);
         command.arg(&self.bridge).arg("10.87.5.0").args(mode);
         command
     }
@@ -281,7 +285,7 @@ impl Node {
         found.extend(
             losetup()
                 .into_iter()
-                .filter(|line| line.contains(LAYERS.folder.path().to_str().unwrap())),
+                .filter(|line| line.contains(LAYERS.folder.to_str().unwrap())),
         );
         found
     }
