@@ -4,6 +4,10 @@
 //! restarts and back-off, replacement, what is published, what is fetched.
 //! Never here: files, sockets, clocks, randomness, threads, logging. Time and
 //! every outcome are inputs; the same inputs give the same plan.
+//!
+//! To read: [`model`], [`reconcile()`], then the rules, which stand at the
+//! head of `order`, `rolling`, `stopping` and [`backoff`]; `tests/table` shows
+//! what comes of them, `tests/sim` that they hold.
 
 #![forbid(unsafe_code)]
 

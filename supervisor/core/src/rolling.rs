@@ -62,7 +62,7 @@ pub(crate) fn decide(
     decision.discard(&stale);
     let (stopping, staying): (Vec<&Pod>, Vec<&Pod>) =
         made.into_iter().partition(|pod| pod.stopping.is_some());
-    let (current, old): (Vec<&Pod>, Vec<&Pod>) =
+    let (current, mut old): (Vec<&Pod>, Vec<&Pod>) =
         staying.into_iter().partition(|pod| pod.is_current(workload));
     let current = scale_down(workload, current, &mut decision);
 
@@ -80,19 +80,14 @@ pub(crate) fn decide(
     decision.discard(pending.get(may_come..).unwrap_or_default());
     decision.create = may_come.saturating_sub(pending.len());
 
-    let available = |pods: &[&Pod]| pods.iter().filter(|pod| pod.available).count();
-    let (current_up, old_up) = (available(&current), available(&old));
-    // Old pods that could go if every one of the rest were available.
+    // How many old pods may go. Those that are not available go first: what is
+    // left of this number is what the available ones can spare.
+    let current_up = current.iter().filter(|pod| pod.available).count();
     let spare = (old.len() + current_up).saturating_sub(bounds.available_min);
     let surplus = (old.len() + current_up).saturating_sub(usize::from(workload.replicas));
     let limit = if can_create { spare } else { spare.min(surplus) };
-    // Of those that are available, only what the rest can do without.
-    let limit_up = (old_up + current_up).saturating_sub(bounds.available_min);
-
-    let (mut up, mut down): (Vec<&Pod>, Vec<&Pod>) = old.into_iter().partition(|p| p.available);
-    up.sort_by_key(|pod| pod.name.pod_serial());
-    down.sort_by_key(|pod| pod.name.pod_serial());
-    let goes = down.into_iter().chain(up.into_iter().take(limit_up)).take(limit);
+    old.sort_by_key(|pod| (pod.available, pod.name.pod_serial()));
+    let goes = old.iter().take(limit);
     decision.stop.extend(goes.map(|pod| pod.name.clone()));
     decision
 }

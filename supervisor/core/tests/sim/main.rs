@@ -26,7 +26,7 @@ use rng::Rng;
 use world::World;
 
 /// Enough for the default run to take a few seconds without optimisation.
-const RUNS: u64 = 100;
+const RUNS: u64 = 80;
 const FAULTY_STEPS: u32 = 250;
 /// A node that needs more than this to come to rest is going in circles.
 const CALM_STEPS_MAX: u32 = 3_000;
@@ -189,7 +189,7 @@ impl Node {
             assert_eq!(ports, (!workload.host_network).then_some(&workload.ports), "{name}");
         }
         let total: usize = self.desired.workloads.values().map(|w| usize::from(w.replicas)).sum();
-        assert_eq!(observed.pods.len(), total, "pods of other deployments are left");
+        assert_eq!(self.world.pods.len(), total, "something is left behind");
         assert_eq!(plan.ledger.running, self.desired.generation);
         // Asked again, much later: nothing.
         let later = Millis(self.world.now.0 + 10_000_000);
