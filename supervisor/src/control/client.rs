@@ -54,7 +54,13 @@ impl Client {
         let waits = matches!(request, Request::Logs(query) if query.follow);
         let timeout = (!waits).then_some(ANSWER_TIMEOUT);
         let mut frames = Frames::new(stream, timeout, ANSWER_TIMEOUT)?;
-        frames.send(request)?;
+        if let Err(error) = frames.send(request) {
+            // A node that is busy answers without having listened.
+            return match frames.receive(RESPONSE_BYTES_MAX) {
+                Ok(Response::Error(reason)) => Err(ClientError::Refused(reason)),
+                Ok(_) | Err(_) => Err(error.into()),
+            };
+        }
         Ok(Self { frames })
     }
 
