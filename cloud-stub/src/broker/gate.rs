@@ -263,3 +263,39 @@ async fn upstream(
     send(&mut broker, &Packet::Connect(connect)).await?;
     Ok(broker)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_begins_when_the_former_one_is_over() {
+        let shared = Arc::new(Shared {
+            upstream: ([127, 0, 0, 1], 1).into(),
+            secret: String::new(),
+            credentials: Arc::new(|_, _| false),
+            open: watch::Sender::new(true),
+            sessions: Mutex::default(),
+            serial: AtomicU64::new(0),
+            places: Arc::new(Semaphore::new(1)),
+        });
+        let node: Name = "gw-1".parse().unwrap();
+        let (first, mut ended) = shared.begin("gw-1:a", &node).await;
+        let (other, mut other_ended) = shared.begin("gw-1:b", &node).await;
+        let next = tokio::spawn({
+            let (shared, node) = (Arc::clone(&shared), node.clone());
+            async move { shared.begin("gw-1:a", &node).await.0 }
+        });
+        ended.wait_for(|ended| *ended).await.unwrap();
+        assert!(!*other_ended.borrow_and_update(), "another client id, another session");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!next.is_finished(), "rumqttd is not done with the first one yet");
+        // Its end must not take its successor away.
+        shared.finish("gw-1:a", first);
+        drop(ended);
+        let second = next.await.unwrap();
+        assert_eq!(shared.sessions().get("gw-1:a").map(|s| s.serial), Some(second));
+        shared.finish("gw-1:b", other);
+        assert_eq!(shared.sessions().len(), 1);
+    }
+}
