@@ -32,3 +32,4 @@ pub mod sandbox;
 pub mod seal;
 #[allow(unsafe_code)]
 mod sys;
+pub mod text;

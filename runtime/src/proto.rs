@@ -18,14 +18,16 @@ use wherry_bundle::message::Exit;
 use wherry_bundle::model::{Protocol, RestartPolicy};
 use wherry_bundle::{Digest, Generation, Name};
 
+use crate::text::BoundedText;
+
 /// A packet's size in either direction: the kernel's default socket buffer
 /// holds at least two.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
 
 /// A path below a folder that both sides know, or in a container.
-pub type PathText = String<PATH_BYTES_MAX>;
+pub type PathText = BoundedText<PATH_BYTES_MAX>;
 /// Words, each ended by a NUL character.
-pub type Words = String<{ WORDS_BYTES_MAX + 2 * WORDS_MAX }>;
+pub type Words = BoundedText<{ WORDS_BYTES_MAX + 2 * WORDS_MAX }>;
 pub type Text = String<TEXT_BYTES_MAX>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,15 +214,15 @@ pub struct Usage {
 /// Joins words; `None` if they do not fit or one holds a NUL character.
 #[must_use]
 pub fn join_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Words> {
-    let mut joined = Words::new();
+    let mut joined = std::string::String::new();
     for word in words {
         if word.contains('\0') {
             return None;
         }
-        joined.push_str(word).ok()?;
-        joined.push('\0').ok()?;
+        joined.push_str(word);
+        joined.push('\0');
     }
-    Some(joined)
+    Words::try_from(joined.as_str()).ok()
 }
 
 /// The words that [`join_words`] joined.

@@ -148,7 +148,7 @@ impl Launcher {
             name: container,
             args: words(&["/bin/wherry-lion"])?,
             env: words(&["PATH=/bin", "LION_STAMP=1"])?,
-            working_dir: heapless::String::try_from("/").unwrap_or_default(),
+            working_dir: "/".try_into()?,
             uid: 1000,
             gid: 1000,
             additional_gids: heapless::Vec::new(),

@@ -283,9 +283,7 @@ impl Node {
         let links = output("ip", &["-n", &self.netns(), "-o", "link"]);
         found.extend(links.lines().filter(|line| line.contains(&self.bridge)).map(str::to_owned));
         found.extend(
-            losetup()
-                .into_iter()
-                .filter(|line| line.contains(LAYERS.folder.to_str().unwrap())),
+            losetup().into_iter().filter(|line| line.contains(LAYERS.folder.to_str().unwrap())),
         );
         found
     }

@@ -151,7 +151,7 @@ fn bounded<T, const N: usize>(items: impl IntoIterator<Item = T>) -> Option<Boun
 }
 
 fn path_text(path: &str) -> Option<PathText> {
-    path.parse().ok()
+    path.try_into().ok()
 }
 
 #[cfg(test)]
