@@ -18,12 +18,7 @@ pub fn with_gateway(
 ) {
     let outcome = (|| {
         let host = Host::new(id)?;
-        let mut cloud = Cloud::new(&host);
-        cloud.start()?;
-        images::import(&cloud)?;
-        cloud.organise()?;
-        let mut node = Node::new(&host, &cloud.cli(&["node", "config", "gw-1"])?)?;
-        node.start()?;
+        let (mut cloud, mut node) = bring_up(&host)?;
         test(&host, &mut cloud, &mut node).with_context(|| format!("node:\n{}", tail(&node)))?;
         node.purge()?;
         let left = host.leftovers()?;
@@ -33,6 +28,20 @@ pub fn with_gateway(
     if let Err(error) = outcome {
         panic!("{error:#}");
     }
+}
+
+/// Cloud, images, organisation, and a node that runs nothing yet.
+///
+/// # Errors
+/// Whatever does not come up.
+pub fn bring_up(host: &Host) -> Result<(Cloud<'_>, Node<'_>)> {
+    let mut cloud = Cloud::new(host);
+    cloud.start()?;
+    images::import(&cloud)?;
+    cloud.organise()?;
+    let mut node = Node::new(host, &cloud.cli(&["node", "config", "gw-1"])?)?;
+    node.start()?;
+    Ok((cloud, node))
 }
 
 /// The end of what the node logged.

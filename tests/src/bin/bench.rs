@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use wherry_bundle::Name;
-use wherry_tests::cloud::Cloud;
 use wherry_tests::host::{Host, binary};
-use wherry_tests::images::{self, Images};
+use wherry_tests::images::Images;
 use wherry_tests::launcher::{self, Launcher};
 use wherry_tests::node::Node;
 use wherry_tests::observe::pss_kib;
 use wherry_tests::package::{Component, Package};
 use wherry_tests::peers::{Peer, without_unified};
 use wherry_tests::templates::{EVERYWHERE, env, lion};
+use wherry_tests::world::bring_up;
 
 /// After a while without work the kernel is slower: gateways are idle most of
 /// the time, and back-to-back runs would hide it.
@@ -90,12 +90,7 @@ fn start_latency() -> Result<Value> {
 /// PSS of launcher and supervisor with no pod and with twenty.
 fn memory() -> Result<Value> {
     let host = Host::new("bench")?;
-    let mut cloud = Cloud::new(&host);
-    cloud.start()?;
-    images::import(&cloud)?;
-    cloud.organise()?;
-    let mut node = Node::new(&host, &cloud.cli(&["node", "config", "gw-1"])?)?;
-    node.start()?;
+    let (cloud, mut node) = bring_up(&host)?;
     cloud.wait_node("the gateway online", |node| node["online"] == true)?;
     let at_0 = pss(&node)?;
     let template = lion("many", "replicas: 20", "", &env(&[EVERYWHERE]));
