@@ -1,0 +1,48 @@
+//! `make bench`: what Wherry costs, with peers beside it. Figures go into
+//! `target/reports/`; goals are in SPECIFICATION.md.
+//!
+//! One report a module. Arguments name those to make (`start`); none: all.
+
+mod memory;
+mod size;
+mod spread;
+mod start;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use wherry_tests::launcher;
+
+/// Makes the contents of a report.
+type Measure = fn() -> Result<Value>;
+
+/// In the order in which they are made.
+const REPORTS: [(&str, Measure); 3] =
+    [("start", start::measure), ("memory", memory::measure), ("size", size::measure)];
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((role, rest)) = words.split_first()
+        && role == launcher::ROLE
+    {
+        return launcher::serve(rest);
+    }
+    if let Some(word) = words.iter().find(|word| REPORTS.iter().all(|(name, _)| name != word)) {
+        bail!("there is no report `{word}`; there are {:?}", REPORTS.map(|(name, _)| name));
+    }
+    for (name, measure) in REPORTS {
+        if words.is_empty() || words.iter().any(|word| word == name) {
+            report(name, &measure()?)?;
+        }
+    }
+    Ok(())
+}
+
+fn report(name: &str, figures: &Value) -> Result<()> {
+    let path = Path::new("target/reports").join(format!("{name}.json"));
+    std::fs::create_dir_all("target/reports")?;
+    std::fs::write(&path, serde_json::to_string_pretty(figures)? + "\n")?;
+    println!("  -> {}", path.display());
+    Ok(())
+}
