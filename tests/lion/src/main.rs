@@ -20,7 +20,9 @@ use std::time::Duration;
 
 fn main() {
     if std::env::var_os("LION_STAMP").is_some() {
-        println!("{}", wherry_tests::observe::monotonic_nanos());
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+        let now = now.map_or(Duration::ZERO, Duration::from);
+        println!("{}", now.as_nanos());
         return;
     }
     // As PID 1 of its namespace it gets no signal that it has no handler for.
