@@ -1,0 +1,85 @@
+//! A node run by the program that is to be measured, as quietly as a real
+//! one: without the logs of a test.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use wherry_tests::cloud::Cloud;
+use wherry_tests::host::{Host, Process, Side};
+use wherry_tests::node::Node;
+use wherry_tests::observe::children;
+use wherry_tests::run::wait_for;
+
+/// A hundred pods, one after the other, on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+#[derive(Debug)]
+pub struct Gateway<'a> {
+    /// For configuration and command line; it does not run itself.
+    node: Node<'a>,
+    process: Process,
+}
+
+impl<'a> Gateway<'a> {
+    pub fn start(host: &'a Host, cloud: &Cloud<'_>, program: &Path) -> Result<Self> {
+        let node = Node::new(host, &cloud.cli(&["node", "config", "gw-1"])?)?;
+        let mut command = Command::new(program.canonicalize()?);
+        command.args(["run", "--config"]).arg(node.config());
+        let mut process = host.spawn(Side::Gateway, &mut command, "node")?;
+        wait_for("the node's answer", PATIENCE, || {
+            ensure!(process.is_running()?, "the node ended:\n{}", process.output());
+            node.json(&["status"]).map(Some)
+        })?;
+        Ok(Self { node, process })
+    }
+
+    pub fn wait_running(&self, generation: u64, pods: usize) -> Result<()> {
+        wait_for(&format!("{pods} pods running"), PATIENCE, || {
+            let status = self.node.json(&["status"])?;
+            if status["generation"] == generation && status["phase"] == "running" {
+                let running = self.node.pods()?.len();
+                ensure!(running == pods, "{running} pods, not {pods}");
+                return Ok(Some(()));
+            }
+            bail!("phase {} of generation {}", status["phase"], status["generation"])
+        })
+    }
+
+    /// All processes of Wherry itself, by what they are called on their
+    /// command line: the launcher and those of its children, and theirs, that
+    /// are the same program.
+    pub fn processes(&self) -> Result<Vec<(String, i32)>> {
+        let launcher = self.process.pid().as_raw();
+        let mut found = vec![("launcher".to_owned(), launcher)];
+        let mut parents = vec![launcher];
+        while let Some(parent) = parents.pop() {
+            for child in children(parent) {
+                if let Some(role) = role(child) {
+                    found.push((role, child));
+                    parents.push(child);
+                }
+            }
+        }
+        ensure!(found.iter().any(|(role, _)| role == "supervisor"), "there is no supervisor");
+        Ok(found)
+    }
+
+    pub fn purge(mut self) -> Result<()> {
+        self.node.cli(&["stop", "--all"])?;
+        let process = &mut self.process;
+        wait_for("the node's end", PATIENCE, || Ok((!process.is_running()?).then_some(())))
+            .with_context(|| self.process.output())
+    }
+}
+
+/// The command of a process that runs from the launcher's sealed memory;
+/// `None` for those of containers.
+fn role(pid: i32) -> Option<String> {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    program.to_string_lossy().contains("memfd:").then_some(())?;
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let word = words.split(|&byte| byte == 0).nth(1)?;
+    Some(String::from_utf8_lossy(word).into_owned())
+}

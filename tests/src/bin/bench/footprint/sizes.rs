@@ -1,0 +1,45 @@
+//! Bytes of what is flashed, as it is and compressed as images are.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use wherry_tests::run::{both, output, tool};
+
+use super::static_program;
+
+const ARCHITECTURES: [&str; 3] = ["x86_64", "aarch64", "armv7"];
+
+/// Of each static binary that is built; without any, of `program`.
+pub fn measure(program: &Path) -> Result<Value> {
+    let mut sizes = serde_json::Map::new();
+    for architecture in ARCHITECTURES {
+        let path = static_program(architecture);
+        if path.exists() {
+            sizes.insert(architecture.to_owned(), size(architecture, &path)?);
+        }
+    }
+    if sizes.is_empty() {
+        sizes.insert("dynamic".to_owned(), size("dynamic", program)?);
+    }
+    Ok(Value::Object(sizes))
+}
+
+fn size(name: &str, path: &Path) -> Result<Value> {
+    let bytes = std::fs::metadata(path)?.len();
+    let xz = compressed(path, "xz", &["--stdout", "-9", "--extreme"])?;
+    let zstd = compressed(path, "zstd", &["--quiet", "--stdout", "-19"])?;
+    println!(
+        "size ({name}): {:.2} MB, {:.2} MB by xz, {:.2} MB by zstd",
+        bytes as f64 / 1e6,
+        xz as f64 / 1e6,
+        zstd as f64 / 1e6
+    );
+    Ok(json!({ "bytes": bytes, "xz_bytes": xz, "zstd_bytes": zstd }))
+}
+
+fn compressed(path: &Path, program: &str, words: &[&str]) -> Result<usize> {
+    let output = output(tool(program, words.iter().copied()).arg(path))?;
+    ensure!(output.status.success(), "{program}: {}", both(&output));
+    Ok(output.stdout.len())
+}
