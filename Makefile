@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wherry/target
 
-.PHONY: demo test bench build setup clean
+.PHONY: demo test static bench build setup clean
 
 # The main job, on this machine: install, upgrade, failure, offline, back.
 demo: setup
@@ -12,6 +12,10 @@ demo: setup
 # Every check there is; the last line counts them.
 test: setup
 	tests/all
+
+# target/static/ARCH/wherry for x86_64, aarch64 and armv7.
+static: setup
+	yocto/static
 
 # Figures into target/reports/*.json.
 bench: setup
