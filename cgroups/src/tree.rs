@@ -176,6 +176,30 @@ impl Tree {
         Some(path.below(&unified.prefix))
     }
 
+    /// Takes the cgroup away on v2 and hybrid if no process is in it, so that
+    /// [`Tree::create`] makes it anew, with its counts at zero. True if there
+    /// is none now.
+    #[must_use]
+    pub fn discard_unified(&self, path: &CgroupPath) -> bool {
+        let Some(folder) = self.unified_folder(path) else { return true };
+        match fs::remove_dir(&folder) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+
+    /// How many processes in the cgroup and below were killed for want of
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`Tree::usage`].
+    pub fn oom_kills(&self, path: &CgroupPath) -> Result<u64, Error> {
+        match self.place(Controller::Memory, path) {
+            Some(place) => memory::oom_kills(&place),
+            None => Ok(0),
+        }
+    }
+
     /// What the cgroup and all below it use.
     ///
     /// # Errors
@@ -188,8 +212,8 @@ impl Tree {
         }
         if let Some(place) = self.place(Controller::Memory, path) {
             (usage.memory_bytes, usage.memory_bytes_peak) = memory::used_bytes(&place)?;
-            usage.oom_kills = memory::oom_kills(&place)?;
         }
+        usage.oom_kills = self.oom_kills(path)?;
         usage.pids = match self.place(Controller::Pids, path) {
             Some(place) => pids::count(&place)?,
             None => self.pids(path)?.len() as u64,

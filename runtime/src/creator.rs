@@ -10,28 +10,28 @@
 //! Never here: cgroup limits, layers and folders, which the launcher made
 //! before.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
+use libcontainer::oci_spec::OciSpecError;
 use libcontainer::syscall::syscall::SyscallType;
-use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use wherry_bundle::Digest;
 use wherry_bundle::limits::{TEXT_BYTES_MAX, bounded_text};
 use wherry_cgroups::{CgroupPath, Tree};
 
 use crate::executor::ReportingExecutor;
-use crate::folders::{ContainerFolder, Folders};
+use crate::folders::{ContainerFolder, Folders, PodFolder};
 use crate::packet::{self, Wait};
 use crate::process::{Privileges, Stat};
-use crate::proto::MountSpec;
-use crate::rootfs::{self, RootFsError};
-use crate::sys;
+use crate::proto::ContainerSpec;
+use crate::rootfs::{self, BUNDLE, RootFsError, Stage};
+use crate::sandbox::{self, SandboxError};
+use crate::{oci, sys};
 
 /// Name of the folder of libcontainer's own state, below the bundle.
 const STATE_ID: &str = "state";
@@ -54,17 +54,16 @@ pub enum Report {
 #[derive(Debug)]
 pub struct Job<'a> {
     pub folders: &'a Folders,
+    pub pod: &'a PodFolder,
+    /// Whether the pod has a network namespace of its own.
+    pub networked: bool,
     pub container: &'a ContainerFolder,
-    /// Bottom first; mounted.
-    pub layers: &'a [Digest],
-    pub mounts: &'a [MountSpec],
-    pub capabilities: u64,
+    /// Its layers are mounted.
+    pub spec: &'a ContainerSpec,
     pub tree: &'a Tree,
     pub cgroup: &'a CgroupPath,
-    /// In the container.
-    pub working_dir: &'a str,
-    /// Where cgroup file systems are mounted, besides the usual place.
-    pub cgroup_mounts: &'a [PathBuf],
+    /// The launcher's own hard limit.
+    pub open_files_max: u64,
 }
 
 /// Why a container could not be started.
@@ -76,8 +75,10 @@ enum CreatorError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
     RootFs(#[from] RootFsError),
-    #[error("volume {path}: {source} (it has to be below the volumes' folder, without symlinks)")]
-    Volume { path: String, source: io::Error },
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error("its OCI spec: {0}")]
+    Spec(#[from] OciSpecError),
     #[error("capabilities {missing:#x} (bits) were asked for, which this system does not have")]
     Capabilities { missing: u64 },
     #[error("{}", chain(.0))]
@@ -125,33 +126,58 @@ fn create(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> Result<(), CreatorE
     job.tree.join_self(job.cgroup)?;
     forget_oom_protection();
     let own = read_privileges(Pid::this())?;
-    let missing = job.capabilities & !(own.permitted & own.bounding);
+    let missing = job.spec.capabilities & !(own.permitted & own.bounding);
     if missing != 0 {
         return Err(CreatorError::Capabilities { missing });
     }
-    check_volumes(job)?;
-    rootfs::private_mounts(job.cgroup_mounts)?;
-    rootfs::mount(job.folders, job.container, job.layers)?;
-    rootfs::ensure_folder(&job.container.rootfs(), job.working_dir)?;
-    start(job, socket)
+    // From the host's view of files; what follows leaves it behind.
+    let streams = Streams::open(job.container)?;
+    sandbox::join(job.pod, job.networked)?;
+    let stage = Stage::raise(job.container.stage())?;
+    stage.overlay(job.folders, &job.spec.layers)?;
+    let rootfs = stage.rootfs();
+    rootfs::ensure_folder(&rootfs, &job.spec.working_dir)?;
+    rootfs::fill(&rootfs, &job.folders.volumes(), &rootfs::table(job.pod, job.spec))?;
+    stage.enter()?;
+    oci::spec(job.spec, job.open_files_max)?.save(Path::new(BUNDLE).join("config.json"))?;
+    start(job, streams, socket)
+}
+
+/// The container's standard streams.
+struct Streams {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Streams {
+    fn open(container: &ContainerFolder) -> Result<Self, CreatorError> {
+        // Open for reading too: whoever reads the output may come and go, and
+        // the container never gets SIGPIPE. `fifo(7)`.
+        let output = |path| open(path, OpenOptions::new().read(true).write(true));
+        Ok(Self {
+            stdin: open("/dev/null".into(), OpenOptions::new().read(true))?,
+            stdout: output(container.stdout())?,
+            stderr: output(container.stderr())?,
+        })
+    }
 }
 
 /// libcontainer, from creating to executing.
-fn start(job: &Job<'_>, socket: &OwnedFd) -> Result<(), CreatorError> {
+fn start(job: &Job<'_>, streams: Streams, socket: &OwnedFd) -> Result<(), CreatorError> {
     let (mut failed, report_failed) = io::pipe().map_err(|source| CreatorError::Io {
         what: "making a pipe for",
         path: job.container.path().to_owned(),
         source,
     })?;
-    let bundle = job.container.oci();
     // The bundle and libcontainer's state share the folder.
     let mut container = ContainerBuilder::new(STATE_ID.into(), SyscallType::default())
-        .with_root_path(&bundle)?
+        .with_root_path(BUNDLE)?
         .with_executor(ReportingExecutor::new(report_failed))
-        .with_stdin(open("/dev/null".into(), OpenOptions::new().read(true))?)
-        .with_stdout(output(job.container.stdout())?)
-        .with_stderr(output(job.container.stderr())?)
-        .as_init(&bundle)
+        .with_stdin(streams.stdin)
+        .with_stdout(streams.stdout)
+        .with_stderr(streams.stderr)
+        .as_init(BUNDLE)
         .with_systemd(false)
         .as_sibling(true)
         .with_detach(true)
@@ -160,7 +186,7 @@ fn start(job: &Job<'_>, socket: &OwnedFd) -> Result<(), CreatorError> {
         return Err(CreatorError::Exec("libcontainer made no process".into()));
     };
     let found = read_privileges(pid)?;
-    let wanted = Privileges::exactly(job.capabilities);
+    let wanted = Privileges::exactly(job.spec.capabilities);
     if found != wanted {
         return Err(CreatorError::Privileges { found, wanted });
     }
@@ -200,35 +226,11 @@ fn forget_oom_protection() {
     }
 }
 
-/// The container holds its output open for reading too: whoever reads it may
-/// come and go, and it never gets SIGPIPE. `fifo(7)`.
-fn output(path: PathBuf) -> Result<OwnedFd, CreatorError> {
-    open(path, OpenOptions::new().read(true).write(true))
-}
-
 fn open(path: PathBuf, options: &OpenOptions) -> Result<OwnedFd, CreatorError> {
     match options.open(&path) {
         Ok(file) => Ok(file.into()),
         Err(source) => Err(CreatorError::Io { what: "opening", path, source }),
     }
-}
-
-fn check_volumes(job: &Job<'_>) -> Result<(), CreatorError> {
-    if job.mounts.is_empty() {
-        return Ok(());
-    }
-    let top = job.folders.volumes();
-    let folder = File::open(&top).map_err(|source| CreatorError::Io {
-        what: "opening",
-        path: top,
-        source,
-    })?;
-    for mount in job.mounts {
-        let path = mount.source.as_str();
-        sys::open_beneath(folder.as_fd(), Path::new(path), OFlag::O_PATH)
-            .map_err(|source| CreatorError::Volume { path: path.to_owned(), source })?;
-    }
-    Ok(())
 }
 
 /// An error with all its causes: libcontainer's outer ones say little.

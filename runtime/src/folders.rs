@@ -7,8 +7,7 @@
 //! RUN/volumes/…          written by the supervisor, mounted read-only
 //! RUN/pods/POD/          pod.bin, hosts, resolv.conf, hostname, shm/
 //!              ns/       net, ipc, uts: bind mounts of nsfs files
-//!              c/NAME/   spec.bin, state.bin, stdout, stderr
-//!                    oci/  config.json, the creator's mount points
+//!              c/NAME/   spec.bin, state.bin, stdout, stderr, stage/
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -151,22 +150,10 @@ impl ContainerFolder {
         self.0.join("stderr")
     }
 
-    /// An OCI bundle: `config.json`, and where the creator mounts.
+    /// Where the creator mounts, in a mount namespace of its own; see
+    /// [`crate::rootfs`].
     #[must_use]
-    pub fn oci(&self) -> PathBuf {
-        self.0.join("oci")
-    }
-
-    /// The merged root file system, in the creator's mount namespace.
-    #[must_use]
-    pub fn rootfs(&self) -> PathBuf {
-        self.oci().join("rootfs")
-    }
-
-    /// The tmpfs under the root file system, in the creator's mount
-    /// namespace.
-    #[must_use]
-    pub fn writable(&self) -> PathBuf {
-        self.oci().join("writable")
+    pub fn stage(&self) -> PathBuf {
+        self.0.join("stage")
     }
 }

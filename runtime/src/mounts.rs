@@ -28,19 +28,6 @@ pub fn table() -> Result<Vec<PathBuf>, MountError> {
     Ok(points(&text))
 }
 
-/// Where cgroup file systems are mounted.
-///
-/// # Errors
-/// `/proc` is not mounted.
-pub fn cgroup_mounts() -> Result<Vec<PathBuf>, MountError> {
-    let text = fs::read_to_string("/proc/self/mountinfo").map_err(MountError::Table)?;
-    // After ` - `: the file system's type.
-    let is_cgroup =
-        |line: &&str| line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("cgroup"));
-    let lines: Vec<&str> = text.lines().filter(is_cgroup).collect();
-    Ok(points(&lines.join("\n")))
-}
-
 /// A new tmpfs of its own at `path`.
 ///
 /// # Errors

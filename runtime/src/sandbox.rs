@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use wherry_bundle::limits::TEXT_BYTES_MAX;
 use wherry_netns::{Netlink, Network, prepare_pod_namespace};
 
@@ -86,6 +86,21 @@ pub fn remove(folder: &PodFolder) -> Result<(), SandboxError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Moves the calling process into the pod's namespaces. `networked`: the pod
+/// has an address.
+///
+/// # Errors
+/// What `setns(2)` says.
+pub fn join(folder: &PodFolder, networked: bool) -> Result<(), SandboxError> {
+    for kind in kinds(networked) {
+        let path = folder.namespace(kind);
+        File::open(&path)
+            .and_then(|namespace| Ok(setns(namespace, CloneFlags::empty())?))
+            .map_err(|source| SandboxError::Io { what: "joining namespace", path, source })?;
+    }
+    Ok(())
 }
 
 fn kinds(networked: bool) -> &'static [&'static str] {

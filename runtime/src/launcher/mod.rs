@@ -100,8 +100,6 @@ struct Launcher {
     pods: BTreeMap<Name, Pod>,
     starts: Vec<Start>,
     ending: Option<Ending>,
-    /// See [`crate::creator::Job::cgroup_mounts`].
-    cgroup_mounts: Vec<PathBuf>,
     open_files_max: u64,
     /// Whether `CLONE_INTO_CGROUP` is of use. Kernels since 6.14 take it for
     /// a fork that lost a race against `cgroup.kill`, and kill the child, if

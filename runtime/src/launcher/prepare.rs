@@ -53,7 +53,6 @@ impl Launcher {
             pods: std::collections::BTreeMap::new(),
             starts: Vec::new(),
             ending: None,
-            cgroup_mounts: mounts::cgroup_mounts()?,
             open_files_max: raise_open_files()?,
             fork_into_cgroups: true,
             folders,

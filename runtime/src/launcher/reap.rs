@@ -80,10 +80,7 @@ impl Launcher {
         let State::Running(running) = &container.state else { return false };
         let killed = status.is_some_and(|status| exit_of(status) == Exit::Signal(KILL));
         let oom = killed
-            && self
-                .tree
-                .usage(&container.cgroup)
-                .is_ok_and(|usage| usage.oom_kills > running.oom_kills);
+            && self.tree.oom_kills(&container.cgroup).is_ok_and(|kills| kills > running.oom_kills);
         let exit = match status {
             _ if oom => Exit::OutOfMemory,
             Some(status) => exit_of(status),

@@ -1,12 +1,11 @@
 //! Starting containers: a creator for each, watched until it has said how
 //! it went.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use libcontainer::oci_spec::OciSpecError;
 use nix::unistd::Pid;
 use wherry_bundle::Name;
 use wherry_cgroups::{CgroupPath, Devices, Limits};
@@ -15,7 +14,6 @@ use super::Launcher;
 use super::state::{Running, Start, State};
 use crate::clock::boot_millis;
 use crate::creator::{self, Job, Report};
-use crate::oci::{self, Place};
 use crate::packet::{self, Received, Wait};
 use crate::process::Identity;
 use crate::proto::{ContainerSpec, Notice};
@@ -65,7 +63,7 @@ impl Launcher {
         Ok(Begun::UnderWay)
     }
 
-    /// Layers, cgroup, bundle, and the creator's process.
+    /// Layers, cgroup, and the creator's process.
     fn launch(&mut self, seq: u32, pod: &Name, container: &Name) -> Result<Start, String> {
         let text = |error: &dyn std::error::Error| error.to_string();
         let known = self.pods.get(pod).ok_or("there is no such pod")?;
@@ -77,28 +75,19 @@ impl Launcher {
             self.layers.ensure(layer).map_err(|error| text(&error))?;
         }
         // See `Launcher::fork_into_cgroups` for why only into a new one.
-        let unified = self.tree.unified_folder(&entry.cgroup);
-        let into = unified.filter(|folder| self.fork_into_cgroups && !folder.exists());
+        let fresh = self.fork_into_cgroups && self.tree.discard_unified(&entry.cgroup);
+        let into = self.tree.unified_folder(&entry.cgroup).filter(|_| fresh);
         self.tree.create(&entry.cgroup, &limits(&spec)).map_err(|error| text(&error))?;
-        let oom_kills = self.tree.usage(&entry.cgroup).map_err(|error| text(&error))?.oom_kills;
-        let place = Place {
-            folders: &self.folders,
-            pod: &known.folder,
-            container: &entry.folder,
-            open_files_max: self.open_files_max,
-        };
-        let bundle = oci::spec(&known.spec, &spec, &place).map_err(|error| text(&error))?;
-        write_bundle(&bundle, &place).map_err(|error| format!("writing its bundle: {error}"))?;
+        let oom_kills = self.tree.oom_kills(&entry.cgroup).map_err(|error| text(&error))?;
         let job = Job {
             folders: &self.folders,
+            pod: &known.folder,
+            networked: known.spec.address.is_some(),
             container: &entry.folder,
-            layers: &entry.layers,
-            mounts: &spec.mounts,
-            capabilities: spec.capabilities,
-            working_dir: &spec.working_dir,
+            spec: &spec,
             tree: &self.tree,
             cgroup: &entry.cgroup,
-            cgroup_mounts: &self.cgroup_mounts,
+            open_files_max: self.open_files_max,
         };
         let (own, its) = packet::pair().map_err(|error| text(&error))?;
         let launcher = Pid::this();
@@ -191,9 +180,9 @@ impl Launcher {
             return Some(start);
         }
         let going = self.pods.get(&start.pod).is_some_and(|pod| pod.removal.is_none());
-        let usage = CgroupPath::container(start.pod.as_str(), start.container.as_str())
-            .and_then(|cgroup| self.tree.usage(&cgroup));
-        if !going || usage.is_ok_and(|usage| usage.oom_kills > start.oom_kills) {
+        let oom_kills = CgroupPath::container(start.pod.as_str(), start.container.as_str())
+            .and_then(|cgroup| self.tree.oom_kills(&cgroup));
+        if !going || oom_kills.is_ok_and(|kills| kills > start.oom_kills) {
             return Some(start);
         }
         log::info!("this kernel kills what is forked into a cgroup: going on without");
@@ -234,7 +223,7 @@ impl Launcher {
         if let Err(error) = self.tree.kill(&cgroup) {
             log::warn!("after a failed start: {error}");
         }
-        let oom_kills = self.tree.usage(&cgroup).map_or(0, |usage| usage.oom_kills);
+        let oom_kills = self.tree.oom_kills(&cgroup).unwrap_or_default();
         if oom_kills > start.oom_kills {
             return format!("its memory limit is too low to start it ({text})");
         }
@@ -283,29 +272,4 @@ fn limits(spec: &ContainerSpec) -> Limits {
         pids: Some(CONTAINER_PIDS_MAX),
         devices: Devices::Container,
     }
-}
-
-/// A fresh OCI bundle: the folder of the container's last run goes.
-fn write_bundle(
-    bundle: &libcontainer::oci_spec::runtime::Spec,
-    place: &Place<'_>,
-) -> Result<(), BundleError> {
-    let folder = place.container.oci();
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    for path in [&folder, &place.container.rootfs(), &place.container.writable()] {
-        fs::create_dir(path)?;
-    }
-    bundle.save(folder.join("config.json"))?;
-    Ok(())
-}
-
-#[derive(Debug, thiserror::Error)]
-enum BundleError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Spec(#[from] OciSpecError),
 }

@@ -1,26 +1,27 @@
-//! Pod and container spec → OCI runtime spec (`config.json`), a pure
-//! function with golden tests.
+//! Container spec → OCI runtime spec (`config.json`), a pure function with
+//! golden tests. What the creator does itself is missing: it mounts all but
+//! `/proc`, and joins the pod's namespaces ([`crate::rootfs`],
+//! [`crate::sandbox`]).
 //!
 //! Secure by default: a container gets the capabilities that were asked for
-//! and no other, cannot gain any, sees masked and read-only kernel files, and
-//! has its own `/dev`. There is no seccomp filter yet: its place would be
+//! and no other, cannot gain any, and sees masked and read-only kernel files.
+//! There is no seccomp filter yet: its place would be
 //! [`crate::executor`], which runs last before the program.
 //! Never here: touching the system.
 
 mod capability;
-mod mounts;
 
 use std::path::PathBuf;
 
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    Linux, LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
 };
 
-use crate::folders::{ContainerFolder, Folders, PodFolder};
-use crate::proto::{ContainerSpec, PodSpec, split_words};
+use crate::proto::{ContainerSpec, split_words};
+use crate::rootfs::ROOTFS;
 
 pub use capability::CAPABILITIES_KNOWN;
 
@@ -52,34 +53,23 @@ const MASKED_PATHS: [&str; 12] = [
 const READ_ONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Where things are for one container, and what the host allows.
-#[derive(Debug)]
-pub struct Place<'a> {
-    pub folders: &'a Folders,
-    pub pod: &'a PodFolder,
-    pub container: &'a ContainerFolder,
-    /// The launcher's own hard limit.
-    pub open_files_max: u64,
-}
-
-/// The spec of one container. Both inputs were checked by [`crate::check`].
+/// The spec of one container, which was checked by [`crate::check`].
+/// `open_files_max` is the launcher's own hard limit.
 ///
 /// # Errors
 /// [`OciSpecError`] only for a bug here.
-pub fn spec(
-    pod: &PodSpec,
-    container: &ContainerSpec,
-    place: &Place<'_>,
-) -> Result<Spec, OciSpecError> {
-    let root = RootBuilder::default().path(place.container.rootfs()).readonly(false).build()?;
-    SpecBuilder::default()
+pub fn spec(container: &ContainerSpec, open_files_max: u64) -> Result<Spec, OciSpecError> {
+    let root = RootBuilder::default().path(ROOTFS).readonly(false).build()?;
+    let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root)
-        .hostname(pod.name.as_str())
-        .process(process(container, place.open_files_max)?)
-        .mounts(mounts::mounts(container, place)?)
-        .linux(linux(pod, place.pod)?)
-        .build()
+        .process(process(container, open_files_max)?)
+        .mounts(vec![proc()?])
+        .linux(linux()?)
+        .build()?;
+    // The builder gives it one of its own.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 fn process(container: &ContainerSpec, open_files_max: u64) -> Result<Process, OciSpecError> {
@@ -115,29 +105,34 @@ fn open_files(host_max: u64) -> Result<PosixRlimit, OciSpecError> {
         .build()
 }
 
-fn linux(pod: &PodSpec, folder: &PodFolder) -> Result<Linux, OciSpecError> {
+/// It shows the pid namespace of who mounts it.
+fn proc() -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination("/proc")
+        .typ("proc")
+        .source("proc")
+        .options(owned(&["nosuid", "noexec", "nodev"]))
+        .build()
+}
+
+fn linux() -> Result<Linux, OciSpecError> {
     let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
-    let shared =
-        |typ, kind| LinuxNamespaceBuilder::default().typ(typ).path(folder.namespace(kind)).build();
-    let mut namespaces: Vec<LinuxNamespace> = vec![
-        own(LinuxNamespaceType::Pid)?,
-        own(LinuxNamespaceType::Mount)?,
-        own(LinuxNamespaceType::Cgroup)?,
-        shared(LinuxNamespaceType::Ipc, "ipc")?,
-        shared(LinuxNamespaceType::Uts, "uts")?,
-    ];
-    if pod.address.is_some() {
-        namespaces.push(shared(LinuxNamespaceType::Network, "net")?);
-    }
-    let owned = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces)
+        .namespaces(vec![
+            own(LinuxNamespaceType::Pid)?,
+            own(LinuxNamespaceType::Mount)?,
+            own(LinuxNamespaceType::Cgroup)?,
+        ])
         .masked_paths(owned(&MASKED_PATHS))
         .readonly_paths(owned(&READ_ONLY_PATHS))
         .build()?;
     // Limits are set by `wherry-cgroups`, before libcontainer is called.
     linux.set_resources(None).set_devices(None);
     Ok(linux)
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 #[cfg(test)]

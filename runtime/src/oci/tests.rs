@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use super::*;
@@ -15,17 +13,8 @@ fn ordered(mut spec: Value) -> Value {
     spec
 }
 
-fn spec_of(pod: &PodSpec, container: &ContainerSpec) -> Value {
-    let folders = Folders::new(PathBuf::from("/run/wherry"));
-    let pod_folder = folders.pod(&pod.name);
-    let container_folder = pod_folder.container(&container.name);
-    let place = Place {
-        folders: &folders,
-        pod: &pod_folder,
-        container: &container_folder,
-        open_files_max: 20_000,
-    };
-    let spec = spec(pod, container, &place).unwrap();
+fn spec_of(container: &ContainerSpec) -> Value {
+    let spec = spec(container, 20_000).unwrap();
     ordered(serde_json::to_value(spec).unwrap())
 }
 
@@ -33,7 +22,7 @@ fn spec_of(pod: &PodSpec, container: &ContainerSpec) -> Value {
 /// then read the difference.
 #[test]
 fn golden() {
-    let found = spec_of(&samples::pod(), &samples::container());
+    let found = spec_of(&samples::container());
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/config.json");
     if std::env::var_os("WHERRY_BLESS").is_some() {
         std::fs::write(path, serde_json::to_string_pretty(&found).unwrap() + "\n").unwrap();
@@ -46,25 +35,11 @@ fn golden() {
 fn nothing_is_granted_by_default() {
     let mut container = samples::container();
     container.capabilities = 0;
-    let spec = spec_of(&samples::pod(), &container);
+    let spec = spec_of(&container);
     for (set, names) in spec["process"]["capabilities"].as_object().unwrap() {
         assert_eq!(names.as_array().unwrap().len(), 0, "{set}");
     }
     assert_eq!(spec["process"]["noNewPrivileges"], true);
-}
-
-#[test]
-fn a_host_network_pod_joins_no_network_namespace() {
-    let mut pod = samples::pod();
-    pod.address = None;
-    let spec = spec_of(&pod, &samples::container());
-    let kinds: Vec<&str> = spec["linux"]["namespaces"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|namespace| namespace["type"].as_str().unwrap())
-        .collect();
-    assert_eq!(kinds, ["pid", "mount", "cgroup", "ipc", "uts"]);
 }
 
 #[test]
@@ -77,7 +52,7 @@ fn open_files_are_never_raised_above_the_hosts() {
 fn an_image_without_a_path_gets_the_usual_one() {
     let mut container = samples::container();
     let env = |spec: &Value| spec["process"]["env"].as_array().unwrap().clone();
-    assert_eq!(env(&spec_of(&samples::pod(), &container))[0], DEFAULT_PATH);
+    assert_eq!(env(&spec_of(&container))[0], DEFAULT_PATH);
     container.env = crate::proto::join_words(["PATH=/only"]).unwrap();
-    assert_eq!(env(&spec_of(&samples::pod(), &container)), ["PATH=/only"]);
+    assert_eq!(env(&spec_of(&container)), ["PATH=/only"]);
 }

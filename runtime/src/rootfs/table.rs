@@ -1,0 +1,116 @@
+//! What is mounted into a container's overlay, parents before children. Pure.
+//!
+//! `/proc` is missing: only a process of the container's own pid namespace
+//! can mount it, so it is left to libcontainer, as is all that goes over it.
+
+use std::path::PathBuf;
+
+use nix::mount::MsFlags;
+
+use crate::folders::PodFolder;
+use crate::proto::{ContainerSpec, MountSpec};
+
+/// Size of a container's `/dev`: device nodes, no data.
+const DEV: &str = "mode=755,size=64k";
+const DEV_PTS: &str = "newinstance,ptmxmode=0666,mode=0620,gid=5";
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// In the container; absolute. Made if it is not there.
+    pub target: String,
+    pub source: Source,
+    pub flags: MsFlags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A new file system of this type, with these options.
+    Kernel { kind: &'static str, options: &'static str },
+    /// One of the pod's files or folders.
+    Pod(PathBuf),
+    /// Relative to the volumes' folder, which the supervisor writes to.
+    Volume(String),
+}
+
+/// All mounts of a container that was checked by [`crate::check`].
+#[must_use]
+pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
+    let (nosuid, noexec, nodev) = (MsFlags::MS_NOSUID, MsFlags::MS_NOEXEC, MsFlags::MS_NODEV);
+    let quiet = nosuid | noexec | nodev;
+    let read_only = quiet | MsFlags::MS_RDONLY;
+    let kernel = |target: &str, kind, options, flags| Mount {
+        target: target.to_owned(),
+        source: Source::Kernel { kind, options },
+        flags,
+    };
+    let bind = |target: &str, source, flags| Mount {
+        target: target.to_owned(),
+        source: Source::Pod(source),
+        flags,
+    };
+    let mut all = vec![
+        kernel("/dev", "tmpfs", DEV, nosuid | noexec | MsFlags::MS_STRICTATIME),
+        kernel("/dev/pts", "devpts", DEV_PTS, nosuid | noexec),
+        kernel("/dev/mqueue", "mqueue", "", quiet),
+        kernel("/sys", "sysfs", "", read_only),
+        bind("/dev/shm", pod.shm(), quiet),
+        bind("/etc/hosts", pod.hosts(), read_only),
+        bind("/etc/resolv.conf", pod.resolv_conf(), read_only),
+        bind("/etc/hostname", pod.hostname(), read_only),
+    ];
+    let mut volumes: Vec<&MountSpec> = container.mounts.iter().collect();
+    volumes.sort_by_key(|mount| mount.destination.matches('/').count());
+    all.extend(volumes.into_iter().map(|mount| Mount {
+        target: mount.destination.to_string(),
+        source: Source::Volume(mount.source.to_string()),
+        flags: if mount.read_only { read_only } else { quiet },
+    }));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folders::Folders;
+    use crate::samples;
+
+    #[test]
+    fn everything_is_as_closed_as_it_can_be() {
+        let folders = Folders::new("/run/wherry".into());
+        let mut container = samples::container();
+        container.mounts[1].read_only = false;
+        let lines: Vec<String> = table(&folders.pod(&samples::name("web-3")), &container)
+            .into_iter()
+            .map(|mount| {
+                let source = match mount.source {
+                    Source::Kernel { kind, options } => format!("{kind}({options})"),
+                    Source::Pod(path) => path.display().to_string(),
+                    Source::Volume(path) => format!("volume {path}"),
+                };
+                let names: Vec<String> =
+                    mount.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+                format!("{} = {source}: {}", mount.target, names.join(" "))
+            })
+            .collect();
+        let read_only = "ms_rdonly ms_nosuid ms_nodev ms_noexec";
+        let pod = "/run/wherry/pods/web-3";
+        assert_eq!(
+            lines,
+            [
+                "/dev = tmpfs(mode=755,size=64k): ms_nosuid ms_noexec ms_strictatime".to_owned(),
+                "/dev/pts = devpts(newinstance,ptmxmode=0666,mode=0620,gid=5): \
+                 ms_nosuid ms_noexec"
+                    .to_owned(),
+                "/dev/mqueue = mqueue(): ms_nosuid ms_nodev ms_noexec".to_owned(),
+                format!("/sys = sysfs(): {read_only}"),
+                format!("/dev/shm = {pod}/shm: ms_nosuid ms_nodev ms_noexec"),
+                format!("/etc/hosts = {pod}/hosts: {read_only}"),
+                format!("/etc/resolv.conf = {pod}/resolv.conf: {read_only}"),
+                format!("/etc/hostname = {pod}/hostname: {read_only}"),
+                "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev ms_noexec".to_owned(),
+                format!("/etc/lion/deep = volume abcd/deep: {read_only}"),
+            ]
+        );
+    }
+}
