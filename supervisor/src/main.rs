@@ -2,8 +2,17 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
+use wherry::store::keeper;
+
 fn main() -> ExitCode {
-    wherry::cli::main(std::env::args_os())
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match words.as_slice() {
+        // Started by the supervisor only.
+        [_, role, path] if role == keeper::ROLE => keeper::serve(Path::new(path)),
+        _ => wherry::cli::main(words),
+    }
 }

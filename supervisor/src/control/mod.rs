@@ -17,3 +17,4 @@ pub use protocol::{
     Request, Response,
 };
 pub use server::{Ask, Server};
+pub(crate) use stream::{Frames, StreamError};

@@ -12,7 +12,7 @@ use super::protocol::SCHEMA;
 
 /// One side of a connection.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     stream: Io,
 }
 

@@ -12,11 +12,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sled::Batch;
 use wherry_bundle::Digest;
 use wherry_bundle::limits::ENVELOPE_BYTES_MAX;
 
-use super::disk::{Disk, VALUE_BYTES_MAX};
+use super::database::VALUE_BYTES_MAX;
+use super::disk::{Batch, Disk};
 use super::error::{RecordError, StoreError};
 use super::outbox::{EVENT_PREFIX, MARK_KEY, event_seq};
 use super::record::{BundleRef, Meta, Mirror, OutboxMark, Record, RefusedRecord};

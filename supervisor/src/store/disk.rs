@@ -1,148 +1,168 @@
-//! sled behind guards: nothing counts as committed before an fsync.
+//! Where the database is: in this process, or kept by one of its own.
 //!
-//! On Linux sled's `flush` calls `sync_file_range`, which survives a kill but
-//! no power cut; so each commit ends with `sync_all` on a handle of our own.
 //! Never here: what the records mean.
 
-use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sled::{Batch, Db, IVec, Mode};
+use serde::{Deserialize, Serialize};
 
+use super::database::Database;
 use super::error::StoreError;
-use super::files::sync_dir;
+use super::keeper::Keeper;
 
-/// sled's page cache; the default is 1 GiB.
-const CACHE_BYTES: u64 = 2 * 1024 * 1024;
-/// sled writes a page above a quarter of its segment to a file of its own,
-/// and that file without any fsync. A leaf holds about 16 values of at most
-/// [`VALUE_BYTES_MAX`], which stays below; a smaller segment would not do,
-/// a larger one costs RAM for its buffers.
-const SEGMENT_BYTES: usize = 256 * 1024;
-/// See [`SEGMENT_BYTES`]; larger values are stored in pieces.
-pub(super) const VALUE_BYTES_MAX: usize = 2048;
-/// The lock on sled's file is given up by its last background thread, a
-/// moment after the handle was dropped.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-const LOCK_POLL: Duration = Duration::from_millis(10);
+/// Which process opens the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// This one, until it ends: for tests and tools.
+    Here,
+    /// One that runs `program` as [`super::keeper::ROLE`], and ends when
+    /// nothing was asked of it for `rest_delay` to twice that.
+    Apart { program: PathBuf, rest_delay: Duration },
+}
 
 /// An open database. After an error of [`Self::commit`] it must be dropped
 /// and opened anew: a failed fsync may have thrown the written pages away,
 /// and the next one would succeed without them.
 #[derive(Debug)]
-pub(super) struct Disk {
-    path: PathBuf,
-    db: Db,
-    /// Our own handle of sled's one data file.
-    file: File,
+pub(super) enum Disk {
+    Here(Box<Database>),
+    Apart(Keeper),
+}
+
+/// Changes that are made all at once. The last one of a key counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Batch {
+    /// Key and new value; `None` removes it.
+    pub changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+/// Some entries, in order.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Page {
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// There are more after the last one.
+    pub more: bool,
+}
+
+impl Batch {
+    pub fn insert(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.changes.push((key.into(), Some(value.into())));
+    }
+
+    pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
+        self.changes.push((key.into(), None));
+    }
 }
 
 impl Disk {
     /// Opens or makes the database in folder `path`.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
-        remove_torn_snapshots(path)?;
-        sync_dir(path)?;
-        if let Some(parent) = path.parent() {
-            sync_dir(parent)?;
-        }
-        let db = open_sled(path)?;
-        let data = path.join("db");
-        let file = File::open(&data).map_err(StoreError::io("open", &data))?;
-        file.sync_all().map_err(StoreError::io("sync", &data))?;
-        sync_dir(path)?;
-        Ok(Self { path: path.to_owned(), db, file })
+    pub fn open(path: &Path, keeping: &Keeping) -> Result<Self, StoreError> {
+        Ok(match keeping {
+            Keeping::Here => Self::Here(Box::new(Database::open(path)?)),
+            Keeping::Apart { program, .. } => Self::Apart(Keeper::start(program, path)?),
+        })
     }
 
-    pub fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        self.db.get(key).map_err(StoreError::database("read", &self.path))
+    /// False: it must be dropped and opened anew.
+    pub fn is_usable(&mut self) -> bool {
+        match self {
+            Self::Here(_) => true,
+            Self::Apart(keeper) => keeper.is_usable(),
+        }
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Here(database) => database.get(key),
+            Self::Apart(keeper) => keeper.get(key),
+        }
     }
 
     /// All entries whose key starts with `prefix`, in order.
-    pub fn scan(
-        &self,
-        prefix: &[u8],
-    ) -> impl Iterator<Item = Result<(IVec, IVec), StoreError>> + '_ {
-        let entries = self.db.scan_prefix(prefix);
-        entries.map(|entry| entry.map_err(StoreError::database("read", &self.path)))
+    pub fn scan(&self, prefix: &[u8]) -> Entries<'_> {
+        self.scan_from(prefix, prefix)
     }
 
     /// Those of [`Self::scan`] whose key is at least `first`.
-    pub fn scan_from(
-        &self,
-        prefix: &'static [u8],
-        first: &[u8],
-    ) -> impl Iterator<Item = Result<(IVec, IVec), StoreError>> + '_ {
-        let entries = self.db.range(first.to_vec()..);
-        let entries = entries.map(|e| e.map_err(StoreError::database("read", &self.path)));
-        entries.take_while(move |entry| {
-            entry.as_ref().is_ok_and(|(key, _)| key.starts_with(prefix)) || entry.is_err()
-        })
+    pub fn scan_from(&self, prefix: &[u8], first: &[u8]) -> Entries<'_> {
+        Entries {
+            disk: self,
+            prefix: prefix.to_vec(),
+            next: Some(first.to_vec()),
+            page: Vec::new().into_iter(),
+        }
     }
 
     /// All or nothing; on the disk when it returns.
     pub fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.db.apply_batch(batch).map_err(StoreError::database("write", &self.path))?;
-        self.db.flush().map_err(StoreError::database("flush", &self.path))?;
-        self.sync_blobs()?;
-        self.file.sync_all().map_err(StoreError::io("sync", &self.path.join("db")))
+        match self {
+            Self::Here(database) => database.commit(batch),
+            Self::Apart(keeper) => keeper.commit(batch),
+        }
     }
 
-    /// Pages that were too large for the log after all: none, by the choice
-    /// of [`VALUE_BYTES_MAX`], but a wrong guess must not cost durability.
-    fn sync_blobs(&self) -> Result<(), StoreError> {
-        let dir = self.path.join("blobs");
-        let mut found = false;
-        for entry in fs::read_dir(&dir).map_err(StoreError::io("list", &dir))? {
-            let path = entry.map_err(StoreError::io("list", &dir))?.path();
-            match File::open(&path) {
-                Ok(file) => file.sync_all().map_err(StoreError::io("sync", &path))?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(StoreError::io("open", &path)(error)),
+    fn page(&self, prefix: &[u8], first: &[u8]) -> Result<Page, StoreError> {
+        match self {
+            Self::Here(database) => database.page(prefix, first),
+            Self::Apart(keeper) => keeper.page(prefix, first),
+        }
+    }
+}
+
+/// Entries, read a page at a time. Ends after an error.
+#[derive(Debug)]
+pub(super) struct Entries<'a> {
+    disk: &'a Disk,
+    prefix: Vec<u8>,
+    /// Where the next page begins, if there is one.
+    next: Option<Vec<u8>>,
+    page: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<(Vec<u8>, Vec<u8>), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.page.next() {
+                return Some(Ok(entry));
             }
-            found = true;
-        }
-        if found { sync_dir(&dir) } else { Ok(()) }
-    }
-}
-
-fn open_sled(path: &Path) -> Result<Db, StoreError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .segment_size(SEGMENT_BYTES)
-        .mode(Mode::LowSpace)
-        .flush_every_ms(None);
-    let give_up_at = Instant::now() + LOCK_WAIT;
-    loop {
-        match config.open() {
-            Err(error) if is_lock(&error) && Instant::now() < give_up_at => {
-                thread::sleep(LOCK_POLL);
+            let first = self.next.take()?;
+            match self.disk.page(&self.prefix, &first) {
+                Ok(page) => {
+                    // The least key above the last one.
+                    let after = page.entries.last().map(|(key, _)| [key.as_slice(), &[0]].concat());
+                    self.next = after.filter(|_| page.more);
+                    self.page = page.entries.into_iter();
+                }
+                Err(error) => return Some(Err(error)),
             }
-            result => return result.map_err(StoreError::database("open", path)),
         }
     }
 }
 
-/// sled has no error of its own for this.
-fn is_lock(error: &sled::Error) -> bool {
-    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A kill while sled writes a snapshot leaves a torn one behind, which the
-/// next open would take for a whole one.
-fn remove_torn_snapshots(path: &Path) -> Result<(), StoreError> {
-    for entry in fs::read_dir(path).map_err(StoreError::io("list", path))? {
-        let entry = entry.map_err(StoreError::io("list", path))?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            let torn = entry.path();
-            fs::remove_file(&torn).map_err(StoreError::io("remove", &torn))?;
+    #[test]
+    fn many_pages_are_one_scan() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&dir.path().join("sled"), &Keeping::Here).unwrap();
+        let mut batch = Batch::default();
+        for number in 0..200_u8 {
+            batch.insert([b'e', number], vec![number; 2000]);
         }
+        batch.insert(*b"d", *b"before");
+        batch.insert(*b"f", *b"after");
+        disk.commit(batch).unwrap();
+        let numbers = |entries: Entries<'_>| -> Vec<u8> {
+            entries.map(|entry| entry.unwrap().0[1]).collect()
+        };
+        assert_eq!(numbers(disk.scan(b"e")), (0..200).collect::<Vec<u8>>());
+        assert_eq!(numbers(disk.scan_from(b"e", &[b'e', 150])), (150..200).collect::<Vec<u8>>());
+        assert_eq!(disk.scan(b"x").count(), 0);
+        assert_eq!(disk.get(b"d").unwrap().as_deref(), Some(&b"before"[..]));
     }
-    Ok(())
 }

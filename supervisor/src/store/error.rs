@@ -13,6 +13,14 @@ pub enum StoreError {
     Locked { path: PathBuf },
     #[error("cannot {what} the database {}: {source}", path.display())]
     Database { what: &'static str, path: PathBuf, source: sled::Error },
+    /// As [`Self::Database`] or [`Self::Io`], in the keeper's process.
+    #[error("{text}")]
+    Kept { text: String, errno: Option<i32> },
+    #[error("cannot start a process for the database {}: {source}", path.display())]
+    Start { path: PathBuf, source: io::Error },
+    /// Killed, out of memory, or the database made it fail.
+    #[error("the process that keeps the database {} is gone ({why})", path.display())]
+    Gone { path: PathBuf, why: String },
     #[error("record `{record}`: {source}")]
     Record { record: String, source: RecordError },
     #[error("generation {asked} is not newer than {seen}, the newest that was taken up")]
@@ -37,6 +45,22 @@ pub enum RecordError {
 }
 
 impl StoreError {
+    /// Of the system call that failed, if it was one.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } | Self::Start { source, .. } => source.raw_os_error(),
+            Self::Database { source: sled::Error::Io(source), .. } => source.raw_os_error(),
+            Self::Kept { errno, .. } => *errno,
+            Self::Database { .. }
+            | Self::Locked { .. }
+            | Self::Gone { .. }
+            | Self::Record { .. }
+            | Self::NotNewer { .. }
+            | Self::NotCurrent { .. }
+            | Self::TooLarge { .. } => None,
+        }
+    }
+
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }

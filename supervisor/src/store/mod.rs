@@ -3,14 +3,18 @@
 //!
 //! Files below `DATA/state`: `sled/` (the database), `mirror.0` and
 //! `mirror.1` (the desired state once more), `lock`, `broken-N/` (databases
-//! that were put aside). One process at a time.
+//! that were put aside). One process at a time; the database itself is opened
+//! by a further one, `wherry store-keeper`, which is there only while there is
+//! something to commit or to read.
 //! Never here: what runs. After a crash that is read back from the kernel.
 //! Nothing is written while nothing changes.
 
 mod contents;
+mod database;
 mod disk;
 mod error;
 mod files;
+pub mod keeper;
 mod mirror;
 mod open;
 mod outbox;
@@ -28,6 +32,7 @@ use std::time::Duration;
 use wherry_bundle::Generation;
 use wherry_bundle::message::{Event, EventKind, Refused, WallMillis};
 
+pub use disk::Keeping;
 pub use error::{RecordError, StoreError};
 pub use open::Recovery;
 pub use outbox::{EVENTS_BYTES_MAX, EVENTS_MAX};
@@ -37,6 +42,9 @@ use state::State;
 const COMMIT_DELAY: Duration = Duration::from_secs(1);
 /// After a commit failed: a full disk is not tried each second.
 const COMMIT_RETRY: Duration = Duration::from_secs(30);
+/// After the last commit or read, before a keeper closes the database:
+/// opening it again costs milliseconds and up to a segment of writes.
+pub const REST_DELAY: Duration = Duration::from_secs(15);
 /// sled's commit runs on it: deep, but without large frames.
 const COMMIT_STACK_BYTES: usize = 256 * 1024;
 
@@ -84,14 +92,22 @@ pub struct OutboxStatus {
 }
 
 impl Store {
+    /// As [`Self::open_kept`], with the database in this process.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(dir: &Path) -> Result<(Self, Vec<Recovery>), StoreError> {
+        Self::open_kept(dir, Keeping::Here)
+    }
+
     /// Opens the store in `dir`, making it if need be, and mends what is
     /// damaged (see [`Recovery`]): on success all that was ever acknowledged
     /// about generations is there, if the disk kept any copy of it.
     ///
     /// # Errors
     /// Another process holds it, or the disk is full, read-only or failing.
-    pub fn open(dir: &Path) -> Result<(Self, Vec<Recovery>), StoreError> {
-        let (state, recoveries) = open::open(dir)?;
+    pub fn open_kept(dir: &Path, keeping: Keeping) -> Result<(Self, Vec<Recovery>), StoreError> {
+        let (state, recoveries) = open::open(dir, keeping)?;
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { state, closing: false }),
             wake: Condvar::new(),
@@ -120,7 +136,7 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn generations(&self) -> Result<Generations, StoreError> {
-        self.shared.lock().state.generations()
+        self.shared.with(State::generations)
     }
 
     /// Makes `envelope` the current one and forgets the last refusal; both
@@ -132,7 +148,7 @@ impl Store {
     /// an error of the disk, the new state may or may not be found at the
     /// next start; the one before is intact until the new one is whole.
     pub fn take_up(&self, generation: Generation, envelope: &[u8]) -> Result<(), StoreError> {
-        self.shared.lock().state.take_up(generation, envelope)
+        self.shared.with(|state| state.take_up(generation, envelope))
     }
 
     /// Makes the current envelope the last good one too; durable on return.
@@ -141,7 +157,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotCurrent`], or the disk.
     pub fn mark_good(&self, generation: Generation) -> Result<(), StoreError> {
-        self.shared.lock().state.mark_good(generation)
+        self.shared.with(|state| state.mark_good(generation))
     }
 
     /// The last refusal since a bundle was taken up.
@@ -155,7 +171,7 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn set_refused(&self, refused: Option<&Refused>) -> Result<(), StoreError> {
-        self.shared.lock().state.set_refused(refused)
+        self.shared.with(|state| state.set_refused(refused))
     }
 
     /// Numbers an event and keeps it for the cloud. Never fails: with no room
@@ -163,16 +179,16 @@ impl Store {
     /// tells of a bundle taken up or refused. Numbers are never used twice.
     pub fn push_event(&self, event: &NewEvent) -> u64 {
         let urgent = matches!(event.kind, EventKind::BundleTakenUp | EventKind::BundleRefused);
-        let mut inner = self.shared.lock();
-        let seq = inner.state.push_event(event).unwrap_or_else(|error| {
-            log::error!("an event is lost: {error}");
-            0
-        });
-        if urgent && let Err(error) = inner.state.commit_outbox() {
-            log::error!("an event is not durable yet: {error}");
-        }
-        self.shared.wake.notify_one();
-        seq
+        self.shared.with(|state| {
+            let seq = state.push_event(event).unwrap_or_else(|error| {
+                log::error!("an event is lost: {error}");
+                0
+            });
+            if urgent && let Err(error) = state.commit_outbox() {
+                log::error!("an event is not durable yet: {error}");
+            }
+            seq
+        })
     }
 
     /// Events numbered above `seq`, oldest first, at least one if there is
@@ -182,7 +198,7 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn events_after(&self, seq: u64, bytes_max: usize) -> Result<Vec<Event>, StoreError> {
-        self.shared.lock().state.events_after(seq, bytes_max)
+        self.shared.with(|state| state.events_after(seq, bytes_max))
     }
 
     /// The cloud has all events up to `seq`; durable within a second.
@@ -195,9 +211,13 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn ack_events(&self, seq: u64) -> Result<bool, StoreError> {
-        let result = self.shared.lock().state.ack_events(seq);
-        self.shared.wake.notify_one();
-        result
+        self.shared.with(|state| state.ack_events(seq))
+    }
+
+    /// What had to be mended since the store was opened, each told once.
+    #[must_use]
+    pub fn take_recoveries(&self) -> Vec<Recovery> {
+        std::mem::take(&mut self.shared.lock().state.recoveries)
     }
 
     #[must_use]
@@ -210,7 +230,7 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn commit(&self) -> Result<(), StoreError> {
-        self.shared.lock().state.commit_outbox()
+        self.shared.with(State::commit_outbox)
     }
 }
 
@@ -245,13 +265,19 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The committer's thread: sleeps while there is nothing to commit.
+    /// Does something that may leave work for the committer.
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let result = work(&mut self.lock().state);
+        self.wake.notify_one();
+        result
+    }
+
+    /// The committer's thread: sleeps while there is nothing to commit, and
+    /// the database is closed.
     fn commit_when_due(&self) {
         let mut inner = self.lock();
         loop {
-            while !inner.closing && !inner.state.is_dirty() {
-                inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
-            }
+            inner = self.rest_until_dirty(inner);
             inner = self.pause(inner, COMMIT_DELAY);
             let result = inner.state.commit_outbox();
             if inner.closing {
@@ -262,6 +288,23 @@ impl Shared {
                 inner = self.pause(inner, COMMIT_RETRY);
             }
         }
+    }
+
+    fn rest_until_dirty<'a>(&self, mut inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        let is_quiet = |inner: &mut Inner| !inner.closing && !inner.state.is_dirty();
+        while is_quiet(&mut inner) {
+            let Some(delay) = inner.state.rest_delay() else {
+                let waited = self.wake.wait(inner);
+                inner = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let waited = self.wake.wait_timeout_while(inner, delay, is_quiet);
+            inner = waited.map_or_else(|error| error.into_inner().0, |(inner, _)| inner);
+            if is_quiet(&mut inner) {
+                inner.state.rest();
+            }
+        }
+        inner
     }
 
     /// Ends early when the store is being closed.

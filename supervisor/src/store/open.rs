@@ -14,12 +14,14 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use wherry_bundle::Generation;
 
 use super::contents::{Loaded, database_path, load, restore};
-use super::disk::Disk;
+use super::disk::{Disk, Keeping};
 use super::error::{RecordError, StoreError};
 use super::files::sync_dir;
 use super::mirror::{Found, Mirrors};
@@ -38,6 +40,10 @@ const OPEN_ATTEMPTS_MAX: u32 = 3;
 const ATTEMPTS_NAME: &str = "opening";
 const DIR_MODE: u32 = 0o700;
 const LOCK_NAME: &str = "lock";
+/// A process that was killed while it started a keeper leaves its lock to
+/// that for a moment.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// What had to be mended on opening. Its text is for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,28 +77,12 @@ pub(super) fn salvage(dir: &Path) -> Result<Generations, StoreError> {
     })
 }
 
-pub(super) fn open(dir: &Path) -> Result<(State, Vec<Recovery>), StoreError> {
+pub(super) fn open(dir: &Path, keeping: Keeping) -> Result<(State, Vec<Recovery>), StoreError> {
     make_private(dir)?;
     let lock = take_lock(dir)?;
     let (mirrors, Found { newest, damaged }) = Mirrors::load(dir)?;
-    let database = database_path(dir);
-    let existed = database.exists();
-    let mut recoveries = Vec::new();
-    let (disk, loaded) = match open_database(dir, &database, existed, newest.as_ref())? {
-        Ok(opened) => opened,
-        Err(why) => {
-            let aside = put_aside(dir, &database)?;
-            let opened = start_anew(&database, newest.as_ref())?;
-            recoveries.push(match &newest {
-                Some(mirror) => {
-                    let generation = Generation(mirror.meta.current.map_or(0, |c| c.generation));
-                    Recovery::Restored { why, aside, generation }
-                }
-                None => Recovery::StateLost { why, aside },
-            });
-            opened
-        }
-    };
+    let (disk, loaded, recovery) = open_or_mend(dir, &keeping, newest.as_ref())?;
+    let mut recoveries: Vec<Recovery> = recovery.into_iter().collect();
     let meta = loaded.meta.unwrap_or_default();
     // After a restoration events are numbered from higher up, and that has to
     // hold for the next restoration too.
@@ -100,8 +90,12 @@ pub(super) fn open(dir: &Path) -> Result<(State, Vec<Recovery>), StoreError> {
         || !recoveries.is_empty()
         || newest.map(|mirror| mirror.meta) != Some(meta.clone());
     let mut state = State {
-        database,
+        dir: dir.to_owned(),
+        keeping,
         disk: Some(disk),
+        is_used: true,
+        uncertain: false,
+        recoveries: Vec::new(),
         mirror_stale: mirror_stale && meta.revision > 0,
         meta,
         refused: loaded.refused,
@@ -119,16 +113,39 @@ pub(super) fn open(dir: &Path) -> Result<(State, Vec<Recovery>), StoreError> {
     Ok((state, recoveries))
 }
 
+/// The database in `dir`, whole: as it is, or as the table above says.
+pub(super) fn open_or_mend(
+    dir: &Path,
+    keeping: &Keeping,
+    mirror: Option<&Mirror>,
+) -> Result<(Disk, Loaded, Option<Recovery>), StoreError> {
+    let database = database_path(dir);
+    let why = match open_database(dir, &database, keeping, mirror)? {
+        Ok((disk, loaded)) => return Ok((disk, loaded, None)),
+        Err(why) => why,
+    };
+    let aside = put_aside(dir, &database)?;
+    let (disk, loaded) = start_anew(&database, keeping, mirror)?;
+    let recovery = match mirror {
+        Some(mirror) => {
+            let generation = Generation(mirror.meta.current.map_or(0, |c| c.generation));
+            Recovery::Restored { why, aside, generation }
+        }
+        None => Recovery::StateLost { why, aside },
+    };
+    Ok((disk, loaded, Some(recovery)))
+}
+
 type Opened = (Disk, Loaded);
 
 /// The inner error says what is wrong with the database itself.
 fn open_database(
     dir: &Path,
     database: &Path,
-    existed: bool,
+    keeping: &Keeping,
     mirror: Option<&Mirror>,
 ) -> Result<Result<Opened, String>, StoreError> {
-    if !existed && mirror.is_some() {
+    if !database.exists() && mirror.is_some() {
         return Ok(Err("missing".into()));
     }
     let attempts = attempts_before(dir);
@@ -137,7 +154,12 @@ fn open_database(
         return Ok(Err(format!("not opened in {attempts} starts")));
     }
     note_attempt(dir, attempts + 1);
-    let opened = Disk::open(database).and_then(|disk| load(&disk).map(|loaded| (disk, loaded)));
+    let opened =
+        Disk::open(database, keeping).and_then(|disk| load(&disk).map(|loaded| (disk, loaded)));
+    if let Err(error @ StoreError::Gone { .. }) = opened {
+        // As if it had been this process: it counts.
+        return Err(error);
+    }
     clear_attempts(dir)?;
     let (disk, loaded) = match opened {
         Ok(opened) => opened,
@@ -155,8 +177,12 @@ fn open_database(
     })
 }
 
-fn start_anew(database: &Path, mirror: Option<&Mirror>) -> Result<Opened, StoreError> {
-    let disk = Disk::open(database)?;
+fn start_anew(
+    database: &Path,
+    keeping: &Keeping,
+    mirror: Option<&Mirror>,
+) -> Result<Opened, StoreError> {
+    let disk = Disk::open(database, keeping)?;
     if let Some(mirror) = mirror {
         let mark = OutboxMark { used_seq: mirror.used_seq.saturating_add(SEQ_JUMP), dropped: 0 };
         restore(&disk, mirror, mark)?;
@@ -168,17 +194,17 @@ fn start_anew(database: &Path, mirror: Option<&Mirror>) -> Result<Opened, StoreE
 /// Such an error says nothing about the database. Nor does a record of a
 /// newer build: its checksum was right.
 fn is_environment(error: &StoreError) -> bool {
-    let source = match error {
-        StoreError::Record { source: RecordError::Version { .. }, .. } => return true,
-        StoreError::Io { source, .. } => source.raw_os_error(),
-        StoreError::Database { source: sled::Error::Io(source), .. } => source.raw_os_error(),
-        StoreError::Locked { .. } => return true,
-        StoreError::Database { .. }
-        | StoreError::Record { .. }
+    match error {
+        StoreError::Record { source: RecordError::Version { .. }, .. }
+        | StoreError::Locked { .. }
+        | StoreError::Start { .. }
+        | StoreError::Gone { .. } => return true,
+        StoreError::Io { .. } | StoreError::Database { .. } | StoreError::Kept { .. } => {}
+        StoreError::Record { .. }
         | StoreError::NotNewer { .. }
         | StoreError::NotCurrent { .. }
         | StoreError::TooLarge { .. } => return false,
-    };
+    }
     let environment = [
         libc::EACCES,
         libc::EDQUOT,
@@ -190,7 +216,7 @@ fn is_environment(error: &StoreError) -> bool {
         libc::EPERM,
         libc::EROFS,
     ];
-    source.is_some_and(|errno| environment.contains(&errno))
+    error.errno().is_some_and(|errno| environment.contains(&errno))
 }
 
 /// Envelopes hold secrets: root alone may look.
@@ -206,9 +232,16 @@ fn make_private(dir: &Path) -> Result<(), StoreError> {
 
 fn take_lock(dir: &Path) -> Result<Flock<File>, StoreError> {
     let path = dir.join(LOCK_NAME);
-    let file = File::create(&path).map_err(StoreError::io("create", &path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| StoreError::Locked { path: dir.to_owned() })
+    let mut file = File::create(&path).map_err(StoreError::io("create", &path))?;
+    let give_up_at = Instant::now() + LOCK_WAIT;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, _)) if Instant::now() < give_up_at => file,
+            Err(_) => return Err(StoreError::Locked { path: dir.to_owned() }),
+        };
+        thread::sleep(LOCK_POLL);
+    }
 }
 
 /// Moves the database away, and the oldest of those moved before.

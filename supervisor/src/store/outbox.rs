@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use sled::Batch;
-
+use super::disk::Batch;
 use super::record::{OutboxMark, Record};
 
 /// Events that wait at most: days of an ordinary node without its cloud.
@@ -123,7 +122,7 @@ impl Outbox {
         }
         for entry in &self.entries {
             if let Some(record) = &entry.uncommitted {
-                batch.insert(event_key(entry.seq), record.as_slice());
+                batch.insert(event_key(entry.seq), record.clone());
             }
         }
         let mark = OutboxMark { used_seq: self.used_seq, dropped: self.dropped };
@@ -140,6 +139,13 @@ impl Outbox {
             entry.uncommitted = None;
             entry.on_disk = true;
         }
+    }
+
+    /// Whether the disk holds just what this outbox left there.
+    pub fn is_as_stored(&self, stored: &[(u64, usize)]) -> bool {
+        let on_disk = self.entries.iter().filter(|entry| entry.on_disk).map(|entry| entry.seq);
+        let left: BTreeSet<u64> = on_disk.chain(self.removed.iter().copied()).collect();
+        left.into_iter().eq(stored.iter().map(|&(seq, _)| seq))
     }
 
     /// After a failed commit and a fresh open, the disk holds `stored`: no
@@ -214,9 +220,12 @@ mod tests {
         outbox.ack(2);
         assert_eq!(outbox.removed, [2].into());
         assert_eq!(outbox.waiting(), 2);
+        assert!(outbox.is_as_stored(&[(2, 10), (3, 10)]));
         outbox.ack(4);
         // Number 4 never was on the disk.
         assert_eq!(outbox.removed, [2, 3].into());
+        assert!(outbox.is_as_stored(&[(2, 10), (3, 10)]));
+        assert!(!outbox.is_as_stored(&[(3, 10)]));
         outbox.committed();
         assert!(!outbox.is_dirty());
         assert_eq!(outbox.push(vec![]), 5);

@@ -4,19 +4,18 @@
 //! then copied to the mirror, and only then acknowledged.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::fcntl::Flock;
-use sled::Batch;
 use wherry_bundle::Generation;
 use wherry_bundle::limits::{ENVELOPE_BYTES_MAX, bounded_text};
 use wherry_bundle::message::{Event, Refused};
 
-use super::contents::{
-    META_KEY, REFUSED_KEY, encode, insert_pieces, load, read_envelope, remove_pieces,
-};
-use super::disk::Disk;
+use super::contents::{META_KEY, REFUSED_KEY, encode, insert_pieces, read_envelope, remove_pieces};
+use super::disk::{Batch, Disk, Keeping};
 use super::error::{RecordError, StoreError};
-use super::mirror::Mirrors;
+use super::mirror::{Found, Mirrors};
+use super::open::{Recovery, open_or_mend};
 use super::outbox::{EVENT_PREFIX, Outbox, event_key, event_seq};
 use super::record::{BundleRef, EventRecord, Meta, Mirror, Record, RefusedRecord};
 use super::{Generations, NewEvent, OutboxStatus, Stored};
@@ -28,9 +27,17 @@ const SEQ_MAX: u64 = u64::MAX / 2;
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) database: PathBuf,
-    /// `None` after a commit failed, until the database is opened anew.
+    pub(super) dir: PathBuf,
+    pub(super) keeping: Keeping,
+    /// `None` after a commit failed, or when nothing asked for it for a
+    /// while: until the database is opened anew.
     pub(super) disk: Option<Disk>,
+    /// Since [`Self::rest`] last looked.
+    pub(super) is_used: bool,
+    /// A commit failed: nobody knows whether it is on the disk.
+    pub(super) uncertain: bool,
+    /// What had to be mended since the store was opened.
+    pub(super) recoveries: Vec<Recovery>,
     pub(super) meta: Meta,
     pub(super) refused: Option<RefusedRecord>,
     pub(super) mirrors: Mirrors,
@@ -213,33 +220,61 @@ impl State {
             }
             Err(error) => {
                 self.disk = None;
+                self.uncertain = true;
                 Err(error)
             }
+        }
+    }
+
+    /// Lets go of the database's process if nothing asked for it since the
+    /// last call.
+    pub fn rest(&mut self) {
+        if !self.is_used && self.rest_delay().is_some() {
+            self.disk = None;
+        }
+        self.is_used = false;
+    }
+
+    /// After how long [`Self::rest`] is to be called; `None`: there is no
+    /// process that it could end.
+    pub fn rest_delay(&self) -> Option<Duration> {
+        match (&self.disk, &self.keeping) {
+            (Some(Disk::Apart(_)), Keeping::Apart { rest_delay, .. }) => Some(*rest_delay),
+            (None | Some(Disk::Here(_)), _) | (_, Keeping::Here) => None,
         }
     }
 
     /// After this, `disk` is there. What a failed commit left on the disk is
     /// read back: it may be the state before or after it.
     fn reopen(&mut self) -> Result<(), StoreError> {
-        if self.disk.is_some() {
+        self.is_used = true;
+        if self.disk.as_mut().is_some_and(Disk::is_usable) {
             return Ok(());
         }
-        let disk = Disk::open(&self.database)?;
-        let loaded = load(&disk)?;
+        self.disk = None;
+        let (_, Found { newest, .. }) = Mirrors::load(&self.dir)?;
+        let (disk, loaded, recovery) = open_or_mend(&self.dir, &self.keeping, newest.as_ref())?;
         let meta = loaded.meta.unwrap_or_default();
-        if meta.revision < self.meta.revision {
-            // Acknowledged state is gone: that is for the next start to
-            // mend, from the mirror. Until then, nothing is written.
+        if recovery.is_none() && meta.revision < self.meta.revision {
+            // Acknowledged state is gone, and from the mirror too: nothing
+            // is written over what is left of it.
             let source = RecordError::Missing;
             return Err(StoreError::Record { record: "meta".into(), source });
         }
-        self.mirror_stale |= meta != self.meta;
+        self.mirror_stale |= meta != self.meta || recovery.is_some();
         self.meta = meta;
         self.refused = loaded.refused;
         self.outbox.skip_to(loaded.mark.used_seq);
-        self.outbox.reconcile(&loaded.events);
+        if self.uncertain || !self.outbox.is_as_stored(&loaded.events) {
+            self.outbox.reconcile(&loaded.events);
+            log::warn!("the database was opened anew after a failure");
+        }
+        self.uncertain = false;
         self.disk = Some(disk);
-        log::warn!("the database was opened anew after a failed commit");
+        if let Some(recovery) = recovery {
+            self.recoveries.push(recovery);
+            self.refresh_mirror()?;
+        }
         Ok(())
     }
 

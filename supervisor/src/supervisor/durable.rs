@@ -15,7 +15,9 @@ use wherry_core::Millis;
 use super::judge::Held;
 use crate::config::DataDir;
 use crate::layers::{LayerError, Layers};
-use crate::store::{Generations, NewEvent, OutboxStatus, Recovery, Store, StoreError, Stored};
+use crate::store::{
+    Generations, Keeping, NewEvent, OutboxStatus, Recovery, Store, StoreError, Stored,
+};
 
 /// Between tries to open a store whose disk is full or read-only.
 const RETRY: Millis = Millis(60_000);
@@ -23,6 +25,7 @@ const RETRY: Millis = Millis(60_000);
 #[derive(Debug)]
 pub struct Durable {
     data: DataDir,
+    keeping: Keeping,
     own: Name,
     layers: Layers,
     store: Option<Arc<Store>>,
@@ -56,9 +59,15 @@ impl Durable {
     ///
     /// # Errors
     /// The layers' folder cannot be made.
-    pub fn open(data: &DataDir, own: &Name, now: Millis) -> Result<(Self, Found), LayerError> {
+    pub fn open(
+        data: &DataDir,
+        keeping: Keeping,
+        own: &Name,
+        now: Millis,
+    ) -> Result<(Self, Found), LayerError> {
         let mut durable = Self {
             data: data.clone(),
+            keeping,
             own: own.clone(),
             layers: open_layers(data)?,
             store: None,
@@ -78,8 +87,12 @@ impl Durable {
         Ok((durable, found))
     }
 
-    /// Tries again to open a store that did not open, when it is time.
+    /// Tries again to open a store that did not open, when it is time; or
+    /// tells of one that had to be mended meanwhile.
     pub fn retry(&mut self, now: Millis) -> Option<Found> {
+        if let Some(recoveries) = self.mended() {
+            return Some(Found { bundle: None, recoveries });
+        }
         self.retry_at.filter(|at| *at <= now)?;
         match self.open_store() {
             Ok(found) => {
@@ -188,8 +201,16 @@ impl Durable {
         self.store.as_ref().map_or(none, |store| store.outbox_status())
     }
 
+    /// What was mended in an open store. The bundle that runs was in its
+    /// mirror, or will come again from the cloud.
+    fn mended(&self) -> Option<Vec<Recovery>> {
+        let recoveries = self.store.as_ref()?.take_recoveries();
+        recoveries.iter().for_each(|recovery| log::warn!("{recovery}"));
+        (!recoveries.is_empty()).then_some(recoveries)
+    }
+
     fn open_store(&mut self) -> Result<Found, StoreError> {
-        let (store, recoveries) = Store::open(&self.data.state())?;
+        let (store, recoveries) = Store::open_kept(&self.data.state(), self.keeping.clone())?;
         for recovery in &recoveries {
             log::warn!("{recovery}");
         }
@@ -285,7 +306,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir(dir.path().to_owned());
         let own = sample::name("gw-1");
-        let open = || Durable::open(&data, &own, Millis(0)).unwrap();
+        let open = || Durable::open(&data, Keeping::Here, &own, Millis(0)).unwrap();
         let (mut durable, found) = open();
         assert!(found.bundle.is_none() && found.recoveries.is_empty());
         let mut before = None;
@@ -320,10 +341,10 @@ mod tests {
         let data = DataDir(dir.path().to_owned());
         let own = sample::name("gw-1");
         let (bundle, envelope) = bundle(1, b"a");
-        let (mut first, _) = Durable::open(&data, &own, Millis(0)).unwrap();
+        let (mut first, _) = Durable::open(&data, Keeping::Here, &own, Millis(0)).unwrap();
         first.take_up(&bundle, &envelope, None).unwrap();
         // Its lock keeps the second one out, as a failing disk would.
-        let (mut second, found) = Durable::open(&data, &own, Millis(5)).unwrap();
+        let (mut second, found) = Durable::open(&data, Keeping::Here, &own, Millis(5)).unwrap();
         assert_eq!(found.bundle.as_ref(), Some(&bundle));
         assert!(second.store().is_none());
         assert!(second.take_up(&bundle, &envelope, None).is_err());
@@ -341,10 +362,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir(dir.path().to_owned());
         let (bundle, envelope) = bundle(1, b"a");
-        let (mut durable, _) = Durable::open(&data, &sample::name("gw-1"), Millis(0)).unwrap();
+        let (mut durable, _) =
+            Durable::open(&data, Keeping::Here, &sample::name("gw-1"), Millis(0)).unwrap();
         durable.take_up(&bundle, &envelope, None).unwrap();
         drop(durable);
-        let (_, found) = Durable::open(&data, &sample::name("gw-2"), Millis(0)).unwrap();
+        let (_, found) =
+            Durable::open(&data, Keeping::Here, &sample::name("gw-2"), Millis(0)).unwrap();
         assert_eq!(found.bundle, None);
     }
 }

@@ -14,6 +14,7 @@ use std::sync::mpsc::SyncSender;
 use wherry_bundle::{Bundle, Generation};
 use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
+use wherry_runtime::seal::SELF_EXE;
 
 use super::describe::Descriptions;
 use super::durable::Durable;
@@ -25,6 +26,7 @@ use crate::agent::{AckToken, AgentHandle};
 use crate::config::Config;
 use crate::control::CloudLink;
 use crate::logs::{Collector, LogFolder};
+use crate::store::{Keeping, REST_DELAY};
 
 /// Failures that show at once are decided on at once, but not for ever.
 const ROUNDS_MAX: usize = 8;
@@ -81,7 +83,8 @@ impl Node {
         sender: SyncSender<Event>,
         now: Millis,
     ) -> Result<Self, SupervisorError> {
-        let (durable, found) = Durable::open(&config.data, &config.node, now)?;
+        let keeping = Keeping::Apart { program: SELF_EXE.into(), rest_delay: REST_DELAY };
+        let (durable, found) = Durable::open(&config.data, keeping, &config.node, now)?;
         let ledger = ledger_file::load(&config.run.ledger()).unwrap_or_else(|error| {
             log::warn!("the ledger is lost, back-off starts over: {error}");
             None
