@@ -121,7 +121,7 @@ fn open_layer(layer: &Digest, path: &Path) -> Result<File, LayerError> {
 
 /// A loop device over `file`: its path, and the descriptor that keeps it
 /// until it is mounted.
-fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
+pub(crate) fn loop_device(file: &File) -> io::Result<(PathBuf, File)> {
     let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
     for _ in 0..LOOP_ATTEMPTS_MAX {
         let number = sys::loop_free_number(control.as_fd())?;

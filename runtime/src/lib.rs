@@ -22,6 +22,7 @@ pub mod mounts;
 pub mod network;
 pub mod oci;
 pub mod packet;
+pub mod probe;
 pub mod process;
 pub mod proto;
 pub mod record;

@@ -9,7 +9,6 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::trial::{Obstacle, Trial, in_child, private_folder};
-use crate::sys;
 
 /// What each pod or container gets one of.
 const KINDS: [(&str, CloneFlags); 6] = [
@@ -73,12 +72,6 @@ fn mounts(folder: &Path) -> Trial<Vec<(String, Trial<()>)>> {
             })
             .to_vec())
     })
-}
-
-/// Whether `/proc` is there at all: nothing works without.
-#[must_use]
-pub fn has_proc() -> bool {
-    Path::new("/proc/self/status").exists() && sys::PANIC_STATUS != 0
 }
 
 #[cfg(test)]

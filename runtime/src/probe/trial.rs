@@ -86,7 +86,9 @@ pub(super) fn in_child<T: Serialize + DeserializeOwned>(
         .map_err(|errno| failed(errno.into()))?;
     let parent = nix::unistd::getpid();
     let child = sys::fork_child(|| {
-        if !sys::die_with_parent(parent).unwrap_or(false) {
+        // 0: the parent is outside of our new pid namespace.
+        let alone = nix::unistd::getppid().as_raw() == 0;
+        if !sys::die_with_parent(parent).unwrap_or(false) && !alone {
             return 1;
         }
         let outcome = work();
@@ -146,7 +148,8 @@ pub(super) fn private_folder() -> Trial<&'static Path> {
     let step = |error: mounts::MountError| Obstacle::Failed(error.to_string());
     mounts::make_private(Path::new("/")).map_err(step)?;
     let folder = COVERABLE.iter().map(Path::new).find(|path| path.is_dir());
-    let folder = folder.ok_or_else(|| Obstacle::Failed(format!("none of {COVERABLE:?} is here")))?;
+    let folder =
+        folder.ok_or_else(|| Obstacle::Failed(format!("none of {COVERABLE:?} is here")))?;
     nix::mount::mount(
         Some("tmpfs"),
         folder,
