@@ -6,11 +6,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use wherry_rig::Arch;
 
 use crate::host::{Host, Process, Side, WAN_ADDRESS, binary};
+use crate::images::oci_name;
 use crate::node::PATIENCE;
 use crate::run::wait_for;
 
+/// How a machine in a rig sees this machine (QEMU's user-mode network).
+const RIG_HOST_ADDRESS: &str = "10.0.2.2";
 const API: &str = "127.0.0.1:8700";
 
 /// `wherry-cloud serve`, and the command line that talks to it.
@@ -19,12 +23,24 @@ pub struct Cloud<'a> {
     host: &'a Host,
     data: PathBuf,
     process: Option<Process>,
+    /// Where its node finds the broker.
+    public: &'static str,
+    /// Its node's architecture.
+    architecture: &'static str,
 }
 
 impl<'a> Cloud<'a> {
     #[must_use]
     pub fn new(host: &'a Host) -> Self {
-        Self { host, data: host.folder().join("cloud"), process: None }
+        let data = host.folder().join("cloud");
+        Self { host, data, process: None, public: WAN_ADDRESS, architecture: "amd64" }
+    }
+
+    /// A cloud whose node is a machine in a rig: QEMU leads it from one
+    /// address to this machine's loopback.
+    #[must_use]
+    pub fn of_machine(host: &'a Host, arch: Arch) -> Self {
+        Self { public: RIG_HOST_ADDRESS, architecture: oci_name(arch), ..Self::new(host) }
     }
 
     /// Starts it, with its embedded broker, and waits until it answers.
@@ -35,7 +51,7 @@ impl<'a> Cloud<'a> {
         let mut command = Command::new(binary("wherry-cloud")?);
         command.arg("serve").arg("--data").arg(&self.data);
         command.args(["--api-listen", API]);
-        command.args(["--mqtt-listen", &format!("{WAN_ADDRESS}:1883")]);
+        command.args(["--mqtt-listen", "0.0.0.0:1883", "--mqtt-public", self.public]);
         self.process = Some(self.host.spawn(Side::Wan, &mut command, "cloud")?);
         wait_for("the cloud's answer", PATIENCE, || {
             let process = self.process.as_mut().context("started")?;
@@ -81,7 +97,8 @@ impl<'a> Cloud<'a> {
     pub fn organise(&self) -> Result<()> {
         self.cli(&["customer", "add", "acme"])?;
         self.cli(&["project", "add", "plant", "--customer", "acme"])?;
-        let mut node = vec!["node", "add", "gw-1", "--project", "plant", "--arch", "amd64"];
+        let mut node = vec!["node", "add", "gw-1", "--project", "plant"];
+        node.extend(["--arch", self.architecture]);
         node.extend(["--product-type", "gateway-single-node", "--label", "site=berlin"]);
         self.cli(&node)?;
         self.cli(&["application", "add", "shop", "--project", "plant"])?;

@@ -89,6 +89,12 @@ impl Host {
         format!("whtest{}", self.id)
     }
 
+    /// What makes a program enter the wan namespace: words before its own.
+    #[must_use]
+    pub fn enter_wan(&self) -> [String; 2] {
+        ["nsenter".into(), format!("--net=/run/netns/{}", netns(&self.id, Side::Wan))]
+    }
+
     /// Starts `command` in one of the namespaces, with its output in
     /// `FOLDER/LOG.log`.
     ///
@@ -140,16 +146,6 @@ impl Host {
     pub fn uplink(&self, up: bool) -> Result<()> {
         let wan = netns(&self.id, Side::Wan);
         ip(&["-n", &wan, "link", "set", "up0", if up { "up" } else { "down" }])
-    }
-
-    /// Every process in the gateway's cgroups.
-    #[must_use]
-    pub fn pids(&self) -> Vec<i32> {
-        let mut found: Vec<i32> =
-            cgroups(&self.name()).iter().flat_map(|path| pids(path)).map(Pid::as_raw).collect();
-        found.sort_unstable();
-        found.dedup();
-        found
     }
 
     /// What a clean end leaves: nothing. Lists what is still there.
@@ -297,6 +293,16 @@ pub fn sweep(id: &str) {
         let _ = wait_for("removal of a cgroup", Duration::from_secs(5), gone);
     }
     let _ = fs::remove_dir_all(folder(id));
+}
+
+/// Every process of this machine in the cgroups below `name`.
+#[must_use]
+pub fn pids_below(name: &str) -> Vec<i32> {
+    let mut found: Vec<i32> =
+        cgroups(name).iter().flat_map(|path| pids(path)).map(Pid::as_raw).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 fn leftovers(name: &str, folder: &Path, bridge: &str, netns: &str) -> Result<Vec<String>> {

@@ -1,5 +1,6 @@
-//! Real images, made by umoci from Debian's programs: one layer with the
-//! program and its libraries, one with its configuration.
+//! Real images, made by umoci from Debian's programs, of this machine or of
+//! another architecture: one layer with the program and its libraries, one
+//! with its configuration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+
+use wherry_rig::Arch;
 
 use crate::PREFIX;
 use crate::cloud::Cloud;
@@ -17,6 +20,65 @@ use crate::run::{run, tool};
 pub struct Images {
     layout: PathBuf,
     work: PathBuf,
+    source: Source,
+}
+
+/// Where programs come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The root of a Debian system.
+    root: PathBuf,
+    /// As OCI names it.
+    architecture: &'static str,
+    /// The lion, which is no part of Debian.
+    lion: PathBuf,
+    /// Where what is made of them is kept.
+    made: PathBuf,
+}
+
+impl Source {
+    /// This machine, and this build's lion.
+    ///
+    /// # Errors
+    /// The lion is not built.
+    pub fn here() -> Result<Self> {
+        let lion = crate::host::binary("wherry-lion")?;
+        let made = lion.with_file_name(format!("{PREFIX}-images"));
+        Ok(Self { root: "/".into(), architecture: "amd64", lion, made })
+    }
+
+    /// Debian's packages for `arch`, and the static lion.
+    ///
+    /// # Errors
+    /// No package registry, or no static build.
+    pub fn of(arch: Arch) -> Result<Self> {
+        let packages = ["busybox-static", "nginx-light", "mosquitto"];
+        let root = wherry_rig::packages(arch, &packages, true)?;
+        let made = Self::here()?.made.with_file_name(format!("{PREFIX}-images-{arch}"));
+        let lion = static_binary(arch, "wherry-lion")?;
+        Ok(Self { root, architecture: oci_name(arch), lion, made })
+    }
+}
+
+/// As OCI images name it.
+#[must_use]
+pub fn oci_name(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Aarch64 => "arm64",
+        Arch::Armv7 => "arm",
+        Arch::X86_64 => "amd64",
+    }
+}
+
+/// A program of this workspace as `make static` built it.
+///
+/// # Errors
+/// It did not.
+pub fn static_binary(arch: Arch, name: &str) -> Result<PathBuf> {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/static/{arch}/{name}"));
+    path.canonicalize()
+        .with_context(|| format!("{} is not there: run `make static`", path.display()))
 }
 
 /// What people have images in.
@@ -47,8 +109,9 @@ const BASE: &str = "base";
 pub struct Recipe<'a> {
     /// The tag, such as `nginx-1.22`.
     pub tag: &'a str,
-    /// Programs of this machine, with the shared libraries that they need.
-    pub programs: &'a [&'a Path],
+    /// Programs of Debian, with the shared libraries that they need.
+    pub programs: &'a [&'a str],
+    pub lion: bool,
     /// Files in a layer of their own: path and text.
     pub files: &'a [(&'a str, &'a str)],
     pub entrypoint: &'a [&'a str],
@@ -57,18 +120,24 @@ pub struct Recipe<'a> {
 }
 
 impl Images {
-    /// An empty layout below `work`.
+    /// An empty layout below `work`, for programs of this machine.
     ///
     /// # Errors
     /// umoci is not installed, or cannot write there.
     pub fn new(work: &Path) -> Result<Self> {
+        Self::of(work, Source::here()?)
+    }
+
+    fn of(work: &Path, source: Source) -> Result<Self> {
         let layout = work.join("oci");
         run(tool("umoci", ["init", "--layout"]).arg(&layout))?;
-        let images = Self { layout, work: work.to_owned() };
+        let images = Self { layout, work: work.to_owned(), source };
         let base = images.image(BASE);
         run(&mut tool("umoci", ["new", "--image", &base]))?;
+        let architecture = ["--architecture", images.source.architecture];
+        run(tool("umoci", ["config", "--image", &base]).args(architecture))?;
         let root = images.work.join(BASE);
-        populate(&root, &[Path::new("/bin/busybox")])?;
+        images.populate(&root, &["/bin/busybox"])?;
         insert(&base, &root)?;
         Ok(images)
     }
@@ -94,13 +163,39 @@ impl Images {
         format!("{}:{tag}", self.layout.display())
     }
 
+    /// Puts each program where Debian has it, and its libraries beside it.
+    fn populate(&self, root: &Path, programs: &[&str]) -> Result<()> {
+        for folder in ["bin", "etc", "tmp", "usr/sbin", "dev", "proc", "sys", "var"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
+        for program in programs.iter().map(Path::new) {
+            let file = under(&self.source.root, program);
+            copy(&file, root, program)?;
+            if program.ends_with("busybox") {
+                std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
+            }
+            for library in libraries(&self.source.root, &file)? {
+                copy(&under(&self.source.root, &library), root, &library)?;
+            }
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// A program that is not there, or what umoci says.
     pub fn build(&self, recipe: &Recipe<'_>) -> Result<()> {
         let image = self.image(recipe.tag);
         run(&mut tool("umoci", ["tag", "--image", &self.image(BASE), recipe.tag]))?;
         let root = self.work.join(recipe.tag);
-        populate(&root, recipe.programs)?;
+        self.populate(&root, recipe.programs)?;
+        if recipe.lion {
+            copy(&self.source.lion, &root, Path::new("/bin/wherry-lion"))?;
+            // Built for tests it is a program like others, else it is static.
+            for library in libraries(&self.source.root, &self.source.lion)? {
+                copy(&under(&self.source.root, &library), &root, &library)?;
+            }
+        }
         insert(&image, &root)?;
         if !recipe.files.is_empty() {
             let root = self.work.join(format!("{}-files", recipe.tag));
@@ -130,7 +225,8 @@ impl Images {
     pub fn build_nginx(&self, tag: &str) -> Result<()> {
         self.build(&Recipe {
             tag,
-            programs: &[Path::new("/usr/sbin/nginx")],
+            programs: &["/usr/sbin/nginx"],
+            lion: false,
             files: &[("/etc/passwd", "root:x:0:0::/:/bin/sh\nnginx:x:101:101::/:/bin/false\n")],
             entrypoint: &["/usr/sbin/nginx", "-e", "stderr", "-c", "/etc/nginx/nginx.conf"],
             user: "nginx",
@@ -145,7 +241,8 @@ impl Images {
     pub fn build_mosquitto(&self, tag: &str) -> Result<()> {
         self.build(&Recipe {
             tag,
-            programs: &[Path::new("/usr/sbin/mosquitto")],
+            programs: &["/usr/sbin/mosquitto"],
+            lion: false,
             files: &[("/etc/passwd", "mosquitto:x:102:102::/:/bin/false\n")],
             entrypoint: &["/usr/sbin/mosquitto"],
             user: "102:102",
@@ -158,10 +255,10 @@ impl Images {
     /// # Errors
     /// It is not built.
     pub fn build_lion(&self, tag: &str, version: &str) -> Result<()> {
-        let lion = crate::host::binary("wherry-lion")?;
         self.build(&Recipe {
             tag,
-            programs: &[&lion],
+            programs: &[],
+            lion: true,
             files: &[("/etc/lion-version", version)],
             entrypoint: &["/bin/wherry-lion"],
             user: "1000:1000",
@@ -177,7 +274,15 @@ impl Images {
 /// # Errors
 /// A tool that is not installed, or what the cloud says.
 pub fn import(cloud: &Cloud<'_>) -> Result<()> {
-    let folder = made()?;
+    import_of(cloud, Source::here()?)
+}
+
+/// As [`import`], of programs from elsewhere.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_of(cloud: &Cloud<'_>, source: Source) -> Result<()> {
+    let folder = made(source)?;
     for (name, format) in FORMS {
         let file = folder.join(format!("{}.{}", name.replace(':', "-"), format.ending()));
         cloud.cli(&["image", "import", file.to_str().context("a plain path")?, "--name", name])?;
@@ -193,19 +298,18 @@ const FORMS: [(&str, Format); 4] = [
 ];
 
 /// The folder with all archives, beside the programs of this workspace.
-fn made() -> Result<PathBuf> {
-    let lion = crate::host::binary("wherry-lion")?;
-    let folder = lion.with_file_name(format!("{PREFIX}-images"));
+fn made(source: Source) -> Result<PathBuf> {
+    let folder = source.made.clone();
     let done = folder.join("done");
     let newer = |a: &Path, b: &Path| -> Result<bool> {
         Ok(fs::metadata(a)?.modified()? > fs::metadata(b)?.modified()?)
     };
-    if newer(&done, &lion).unwrap_or(false) {
+    if newer(&done, &source.lion).unwrap_or(false) {
         return Ok(folder);
     }
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
-    let images = Images::new(&folder)?;
+    let images = Images::of(&folder, source)?;
     images.build_nginx("nginx-1.22")?;
     images.build_mosquitto("mosquitto-2.0")?;
     images.build_lion("lion-1.0.0", "1.0.0")?;
@@ -217,36 +321,57 @@ fn made() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Puts each program where it is on this machine (one of ours into `/bin`),
-/// and its libraries beside it.
-fn populate(root: &Path, programs: &[&Path]) -> Result<()> {
-    for folder in ["bin", "etc", "tmp", "usr/sbin", "dev", "proc", "sys", "var"] {
-        fs::create_dir_all(root.join(folder))?;
-    }
-    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))?;
-    for program in programs {
-        let system = program.starts_with("/usr") || program.starts_with("/bin");
-        let name = program.file_name().context("a program has a name")?;
-        let target = if system { (*program).to_owned() } else { Path::new("/bin").join(name) };
-        copy(program, root, &target)?;
-        if name == "busybox" {
-            std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
-            continue;
-        }
-        for library in libraries(program)? {
-            copy(&library, root, &library)?;
-        }
-    }
-    Ok(())
+/// `path` of the system whose root is `root`.
+fn under(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let text = run(Command::new("ldd").arg(program))?;
-    Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+/// The shared libraries of a program, those that they need, and the program
+/// that loads them; read from the files themselves (readelf(1)), since a
+/// program of another architecture cannot be asked.
+fn libraries(root: &Path, program: &Path) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut unread = vec![program.to_owned()];
+    while let Some(file) = unread.pop() {
+        let text = run(Command::new("readelf").args(["-W", "-l", "-d"]).arg(&file))?;
+        for line in text.lines() {
+            let between = |open: char, close: char| {
+                line.split_once(open)?.1.split_once(close).map(|(word, _)| word.to_owned())
+            };
+            let path = if line.contains("(NEEDED)") {
+                library(root, &between('[', ']').context("a library has a name")?)?
+            } else if let Some((_, loader)) = line.split_once("program interpreter: ") {
+                PathBuf::from(loader.trim_end_matches(']'))
+            } else {
+                continue;
+            };
+            if !found.contains(&path) {
+                unread.push(under(root, &path));
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Where Debian has a library of this name: `/lib/TRIPLET/NAME`, or the same
+/// under `/usr`.
+fn library(root: &Path, name: &str) -> Result<PathBuf> {
+    for folder in ["/lib", "/usr/lib"] {
+        for entry in fs::read_dir(under(root, Path::new(folder))).into_iter().flatten() {
+            let triplet = entry?.file_name();
+            let path = Path::new(folder).join(triplet).join(name);
+            let plain = path.to_string_lossy().contains("-linux-gnu");
+            if plain && under(root, &path).exists() {
+                return Ok(path);
+            }
+        }
+    }
+    anyhow::bail!("no library {name} in {}", root.display())
 }
 
 fn copy(from: &Path, root: &Path, to: &Path) -> Result<()> {
-    let target = root.join(to.strip_prefix("/").unwrap_or(to));
+    let target = under(root, to);
     fs::create_dir_all(target.parent().context("a program has a folder")?)?;
     fs::copy(from, &target).with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(())

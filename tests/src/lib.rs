@@ -16,8 +16,11 @@ pub mod node;
 pub mod observe;
 pub mod package;
 pub mod peers;
+pub mod place;
 pub mod report;
+pub mod rig;
 pub mod run;
+pub mod scenario;
 pub mod shop;
 #[allow(unsafe_code)]
 mod sys;

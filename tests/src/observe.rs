@@ -90,21 +90,6 @@ pub fn json_field(text: &str, field: &str) -> String {
     }
 }
 
-/// The processes below a cgroup prefix: pid and start time, which together
-/// name a process for ever.
-///
-/// # Errors
-/// A cgroup file that cannot be read.
-pub fn processes(host: &Host) -> Result<BTreeMap<i32, u64>> {
-    let mut found = BTreeMap::new();
-    for pid in host.pids() {
-        if let Some(started) = start_time(pid) {
-            found.insert(pid, started);
-        }
-    }
-    Ok(found)
-}
-
 /// Field 22 of `/proc/PID/stat` (proc(5)).
 #[must_use]
 pub fn start_time(pid: i32) -> Option<u64> {
@@ -128,12 +113,6 @@ pub fn monotonic_nanos() -> u64 {
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or_default()
 }
 
-/// Children of `pid` that have ended and were not reaped.
-#[must_use]
-pub fn zombies_of(pid: i32) -> Vec<i32> {
-    children(pid).into_iter().filter(|&child| state(child) == Some('Z')).collect()
-}
-
 /// The children of a process, all threads'.
 #[must_use]
 pub fn children(pid: i32) -> Vec<i32> {
@@ -143,9 +122,4 @@ pub fn children(pid: i32) -> Vec<i32> {
         .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         .filter_map(|word| word.parse().ok())
         .collect()
-}
-
-fn state(pid: i32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }

@@ -11,7 +11,6 @@ use wherry_bundle::topic::Topic;
 use wherry_tests::host::{Side, binary};
 use wherry_tests::mqtt;
 use wherry_tests::node::PATIENCE;
-use wherry_tests::observe::processes;
 use wherry_tests::package::{Component, Package, start_rollout};
 use wherry_tests::run::{both, output, wait_for};
 use wherry_tests::templates::{EVERYWHERE, env, lion};
@@ -52,7 +51,7 @@ fn bad_bundles_change_nothing() {
         other_key[5] ^= 1;
         let mut unknown = second.clone();
         unknown[4] = 9;
-        let before = processes(host)?;
+        let before = node.processes()?;
         for (payload, reason) in [
             (&unsigned, "signature"),
             (&other_key, "does not trust"),
@@ -77,7 +76,7 @@ fn bad_bundles_change_nothing() {
             ensure!(node.output().contains(reason), "the log does not say {reason:?}");
         }
         cloud.wait_node("the refusal in the cloud", |node| node.to_string().contains("gw-2"))?;
-        ensure!(before == processes(host)?, "a refused bundle touched a process");
+        ensure!(before == node.processes()?, "a refused bundle touched a process");
         node.wait_running(2)?;
 
         start_rollout(cloud, "shop@1.0.0.1")?;

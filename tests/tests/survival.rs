@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use wherry_tests::node::{Node, PATIENCE};
-use wherry_tests::observe::processes;
+use wherry_tests::node::PATIENCE;
 use wherry_tests::package::{Component, Package, start_rollout};
 use wherry_tests::run::wait_for;
+use wherry_tests::scenario::deaths;
 use wherry_tests::shop::Shop;
 use wherry_tests::templates::{EVERYWHERE, env, lion};
 use wherry_tests::world::with_gateway;
@@ -21,40 +21,17 @@ fn supervisor_and_launcher_die_and_no_container_does() {
     with_gateway("kill", |host, cloud, node| {
         Shop::default().package().roll_out(cloud, host)?;
         node.wait_running(1)?;
-        let before = processes(host)?;
-        for _ in 0..3 {
-            kill_supervisor(node)?;
-            node.wait_running(1)?;
-            node.end(Signal::SIGKILL)?;
-            node.start()?;
-            node.wait_running(1)?;
-            node.end(Signal::SIGTERM)?;
-            node.start()?;
-            node.wait_running(1)?;
-            ensure!(before == processes(host)?, "a process was restarted");
-        }
-        // An adopted container's real end is still seen, and answered.
-        let pods = node.pods()?;
-        let bus = pods.iter().find(|pod| pod["deployment"] == "bus").context("the bus")?;
-        let pid = bus["containers"][0]["state"]["running"]["pid"].as_i64().context("its pid")?;
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
-        wait_for("the exit of an adopted container", PATIENCE, || {
-            let pods = node.pods()?;
-            let bus = pods.iter().find(|pod| pod["deployment"] == "bus").context("the bus")?;
-            let container = &bus["containers"][0];
-            ensure!(container["last_exit"] == serde_json::json!({ "code": 0 }), "{container}");
-            Ok((container["restarts"] == 1).then_some(()))
-        })
+        deaths::touch_no_container(node, 1, 3)
     });
 }
 
-fn kill_supervisor(node: &Node<'_>) -> Result<()> {
-    let (_, supervisor) = node.pids()?;
-    kill(Pid::from_raw(supervisor), Signal::SIGKILL)?;
-    wait_for("a new supervisor", PATIENCE, || {
-        let (_, now) = node.pids()?;
-        Ok((now != supervisor && node.cli(&["status"]).is_ok()).then_some(()))
-    })
+#[test]
+fn broker_and_line_go_and_come_back() {
+    with_gateway("broker", |host, cloud, node| {
+        Shop::default().package().roll_out(cloud, host)?;
+        node.wait_running(1)?;
+        deaths::of_the_broker(cloud, node)
+    });
 }
 
 #[test]
@@ -67,7 +44,7 @@ fn events_wait_for_the_cloud_and_none_is_lost() {
         cloud.wait_node("the pod available in the cloud", |node| {
             node["pods"][0]["phase"] == "available"
         })?;
-        let before = processes(host)?;
+        let before = node.processes()?;
         cloud.end(Signal::SIGKILL)?;
         let pods = node.pods()?;
         let pid = pods[0]["containers"][0]["state"]["running"]["pid"].as_i64().context("pid")?;
@@ -78,8 +55,8 @@ fn events_wait_for_the_cloud_and_none_is_lost() {
         wait_for("an event in the outbox", PATIENCE, || {
             Ok((node.json(&["status"])?["events_waiting"].as_u64() > Some(0)).then_some(()))
         })?;
-        kill_supervisor(node)?;
-        let during = processes(host)?;
+        node.kill_supervisor()?;
+        let during = node.processes()?;
         ensure!(before != during, "the container was not restarted");
         cloud.start()?;
         wait_for("the event in the cloud", PATIENCE, || {
@@ -99,11 +76,11 @@ fn events_wait_for_the_cloud_and_none_is_lost() {
         let (first, last) =
             (*seqs.iter().min().context("some")?, *seqs.iter().max().context("some")?);
         ensure!(seqs.len() as u64 == last - first + 1, "gaps or doubles: {seqs:?}");
-        ensure!(during == processes(host)?, "reconnecting restarted a process");
+        ensure!(during == node.processes()?, "reconnecting restarted a process");
         cloud.end(Signal::SIGTERM)?;
         cloud.start()?;
         cloud.wait_node("the node online again", |node| node["online"] == true)?;
-        ensure!(during == processes(host)?, "reconnecting restarted a process");
+        ensure!(during == node.processes()?, "reconnecting restarted a process");
         Ok(())
     });
 }
@@ -134,7 +111,7 @@ fn a_transfer_goes_on_where_a_kill_stopped_it() {
         while kills < 5 {
             match partial(&part)? {
                 Some(bytes) if bytes > 0 => {
-                    kill_supervisor(node)?;
+                    node.kill_supervisor()?;
                     kills += 1;
                 }
                 _ if node.json(&["status"])?["phase"] == "running" => break,

@@ -2,20 +2,20 @@
 //! from outside Wherry. Leaves nothing behind, also when it is interrupted.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use wherry_tests::cloud::Cloud;
 use wherry_tests::host::{GATEWAY_ADDRESS, Host, Side, sweep};
 use wherry_tests::images::import;
-use wherry_tests::node::{Node, PATIENCE};
-use wherry_tests::observe::{http_get, json_field, processes, under_traffic, zombies_of};
+use wherry_tests::node::Node;
+use wherry_tests::observe::{http_get, json_field, under_traffic};
 use wherry_tests::package::start_rollout;
+use wherry_tests::place::zombies_of;
 use wherry_tests::report::Report;
-use wherry_tests::run::wait_for;
+use wherry_tests::scenario::upgrade;
 use wherry_tests::shop::{BUS_PORT, Shop, WEB_PORT};
 
 const ID: &str = "demo";
@@ -79,26 +79,13 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
     println!("{}", node.cli(&["ps"])?);
 
     step("upgrade to 2.0.0 one pod at a time, while a client never stops asking", &mut || {
-        let before = of_deployment(&host, &node, "bus")?;
-        let shop = Shop {
-            number: "2.0.0",
-            lion: "lion:2.0.0",
-            properties: "mane=short\n",
-            ..Shop::default()
-        };
-        let ((), traffic) = under_traffic(&host, &web, "version", || {
-            shop.package().roll_out(&cloud, &host)?;
-            node.wait_running(2)
-        })?;
+        let traffic = upgrade::under_load(&host, &cloud, &node, 2)?;
         println!("             {} answers, {:?}", traffic.answered, traffic.seen);
-        ensure!(traffic.failed.is_empty(), "failed requests: {:?}", traffic.failed);
-        ensure!(traffic.seen.contains_key("2.0.0"), "the new version never answered");
-        ensure!(before == of_deployment(&host, &node, "bus")?, "the bus was touched");
         Ok(())
     })?;
 
     step("a bad version: its lion crashes; the old pods go on serving", &mut || {
-        let before = processes(&host)?;
+        let before = node.processes()?;
         let shop = Shop {
             number: "3.0.0",
             lion: "lion:2.0.0",
@@ -116,7 +103,7 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
         })?;
         ensure!(traffic.failed.is_empty(), "failed requests: {:?}", traffic.failed);
         ensure!(traffic.seen.keys().all(|version| version == "2.0.0"), "{:?}", traffic.seen);
-        let after = processes(&host)?;
+        let after = node.processes()?;
         let lost: Vec<_> = before.iter().filter(|(pid, _)| !after.contains_key(pid)).collect();
         ensure!(lost.is_empty(), "processes of the old version are gone: {lost:?}");
         Ok(())
@@ -130,18 +117,12 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
     })?;
 
     step("supervisor killed, then launcher killed: every process runs on", &mut || {
-        let before = processes(&host)?;
-        let (_, supervisor) = node.pids()?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), Signal::SIGKILL)?;
-        wait_for("a new supervisor", PATIENCE, || {
-            let (_, now) = node.pids()?;
-            Ok((now != supervisor && node.cli(&["status"]).is_ok()).then_some(()))
-        })?;
-        node.end(Signal::SIGKILL)?;
-        node.start()?;
+        let before = node.processes()?;
+        node.kill_supervisor()?;
+        node.restart(Signal::SIGKILL)?;
         node.wait_running(4)?;
-        ensure!(before == processes(&host)?, "some process was restarted");
-        ensure!(zombies_of(node.pids()?.0).is_empty(), "the launcher left a zombie");
+        ensure!(before == node.processes()?, "some process was restarted");
+        ensure!(zombies_of(node.place(), node.pids()?.0)?.is_empty(), "the launcher left a zombie");
         Ok(())
     })?;
     step("cloud and broker gone, the gateway restarted: pods come up without them", &mut || {
@@ -156,13 +137,13 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
         Ok(())
     })?;
     step("the cloud is back: in sync, and nothing was restarted", &mut || {
-        let before = processes(&host)?;
+        let before = node.processes()?;
         cloud.start()?;
         cloud.wait_node("the gateway in sync", |node| {
             node["online"] == true && available(node) == 3
         })?;
         std::thread::sleep(Duration::from_secs(1));
-        ensure!(before == processes(&host)?, "some process was restarted");
+        ensure!(before == node.processes()?, "some process was restarted");
         let logs = cloud.cli(&["logs", "gw-1", "web", "-c", "lion", "--tail", "3"])?;
         ensure!(logs.contains("listening on"), "the cloud got no log lines: {logs}");
         Ok(())
@@ -179,25 +160,6 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
 fn available(node: &serde_json::Value) -> usize {
     let pods = node["pods"].as_array().map(Vec::as_slice).unwrap_or_default();
     pods.iter().filter(|pod| pod["phase"] == "available").count()
-}
-
-/// The running containers of a deployment: pid and start time.
-fn of_deployment(host: &Host, node: &Node<'_>, deployment: &str) -> Result<BTreeMap<i32, u64>> {
-    let all = processes(host)?;
-    let pods = node.pods()?;
-    let pids = pods
-        .iter()
-        .filter(|pod| pod["deployment"] == deployment)
-        .flat_map(|pod| pod["containers"].as_array().cloned().unwrap_or_default())
-        .filter_map(|container| container["state"]["running"]["pid"].as_i64());
-    let found: BTreeMap<i32, u64> = pids
-        .filter_map(|pid| i32::try_from(pid).ok())
-        .filter_map(|pid| Some((pid, *all.get(&pid)?)))
-        .collect();
-    if found.is_empty() {
-        bail!("nothing of `{deployment}` runs");
-    }
-    Ok(found)
 }
 
 /// The bus on the gateway's port answers an MQTT 3.1.1 CONNECT with CONNACK.
