@@ -1,8 +1,9 @@
 //! A launcher without a supervisor: whoever holds the other end of its socket
 //! asks it for things. For benchmarks of what the launcher alone costs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -99,15 +100,29 @@ impl Launcher {
     /// # Errors
     /// The launcher's own words.
     pub fn ask(&mut self, request: Request) -> Result<()> {
-        self.seq += 1;
-        self.client.send(&Packet { seq: self.seq, request })?;
-        loop {
+        self.ask_all([request])
+    }
+
+    /// Asks for several things at once, as a supervisor does, and waits for
+    /// all answers.
+    ///
+    /// # Errors
+    /// The launcher's own words about the first that failed.
+    pub fn ask_all(&mut self, requests: impl IntoIterator<Item = Request>) -> Result<()> {
+        let mut waiting = BTreeSet::new();
+        for request in requests {
+            self.seq += 1;
+            waiting.insert(self.seq);
+            self.client.send(&Packet { seq: self.seq, request })?;
+        }
+        while !waiting.is_empty() {
             match self.notices.recv()?.context("the launcher is gone")? {
-                Notice::Done { seq } if seq == self.seq => return Ok(()),
-                Notice::Failed { seq, error } if seq == self.seq => bail!("{error}"),
+                Notice::Done { seq } => drop(waiting.remove(&seq)),
+                Notice::Failed { seq, error } if waiting.contains(&seq) => bail!("{error}"),
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// Waits until a container ends.
@@ -123,67 +138,65 @@ impl Launcher {
         }
     }
 
-    /// A pod with one container that prints a time stamp and ends.
+    /// A pod with these containers, each a lion that prints a time stamp and
+    /// waits to be killed. `number`: of the pod, and of its address.
     ///
     /// # Errors
     /// The launcher's own words.
-    pub fn define_stamp(&mut self, pod: &Name, layer: Digest) -> Result<()> {
-        let container = Name::new("stamp")?;
-        let mut containers = heapless::Vec::new();
-        let _ = containers.push(container.clone());
+    pub fn define(&mut self, number: u8, containers: &[Name], layer: Digest) -> Result<Name> {
+        let pod = Name::new(&format!("bench-{number}"))?;
         self.ask(Request::CreatePod(Box::new(PodSpec {
             name: pod.clone(),
             deployment: Name::new("bench")?,
             generation: Generation(1),
             hash: Digest::of(b"bench"),
-            address: Some(Ipv4Addr::new(10, 87, 0, 2)),
+            address: Some(Ipv4Addr::new(10, 87, 1, number)),
             restart_policy: RestartPolicy::Never,
             grace_millis: 1_000,
-            containers,
+            containers: containers.iter().cloned().collect(),
         })))?;
-        let mut layers = heapless::Vec::new();
-        let _ = layers.push(layer);
-        let words = |words: &[&str]| join_words(words.iter().copied()).context("few words");
-        let spec = ContainerSpec {
-            name: container,
-            args: words(&["/bin/wherry-lion"])?,
-            env: words(&["PATH=/bin", "LION_STAMP=1"])?,
-            working_dir: "/".try_into()?,
-            uid: 1000,
-            gid: 1000,
-            additional_gids: heapless::Vec::new(),
-            capabilities: 0,
-            cpu_millis: None,
-            memory_bytes: Some(64 << 20),
-            layers,
-            mounts: heapless::Vec::new(),
-            stop_signal: 15,
+        let define = |name: &Name| {
+            let spec = Box::new(stamp(name, layer)?);
+            Ok(Request::DefineContainer { pod: pod.clone(), spec })
         };
-        self.ask(Request::DefineContainer { pod: pod.clone(), spec: Box::new(spec) })
+        let requests: Vec<Request> = containers.iter().map(define).collect::<Result<_>>()?;
+        self.ask_all(requests)?;
+        Ok(pod)
     }
 
     /// The reading end of a container's standard output.
     ///
     /// # Errors
     /// There is none.
-    pub fn stdout(&self, pod: &Name) -> Result<BufReader<File>> {
-        let path = self.folders.run().join(format!("pods/{pod}/c/stamp/stdout"));
+    pub fn stdout(&self, pod: &Name, container: &Name) -> Result<BufReader<File>> {
+        let path = self.folders.pod(pod).container(container).stdout();
         // Both ways, so that opening does not wait for a writer.
         let file = File::options().read(true).write(true).open(&path);
         Ok(BufReader::new(file.with_context(|| path.display().to_string())?))
     }
 
-    /// Starts the container; nanoseconds until its first instruction.
-    ///
-    /// # Errors
-    /// The launcher's own words, or no line.
-    pub fn time_start(&mut self, pod: &Name, stdout: &mut BufReader<File>) -> Result<u64> {
-        let begin = crate::observe::monotonic_nanos();
-        let container = Name::new("stamp")?;
-        self.ask(Request::StartContainer { pod: pod.clone(), container })?;
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        self.wait_exit()?;
-        Ok(line.trim().parse::<u64>()?.saturating_sub(begin))
+    /// Where a pod's network namespace is pinned.
+    #[must_use]
+    pub fn netns(&self, pod: &Name) -> PathBuf {
+        self.folders.pod(pod).namespace("net")
     }
+}
+
+fn stamp(name: &Name, layer: Digest) -> Result<ContainerSpec> {
+    let words = |words: &[&str]| join_words(words.iter().copied()).context("few words");
+    Ok(ContainerSpec {
+        name: name.clone(),
+        args: words(&["/bin/wherry-lion"])?,
+        env: words(&["PATH=/bin", "LION_STAMP=1"])?,
+        working_dir: "/".try_into()?,
+        uid: 1000,
+        gid: 1000,
+        additional_gids: heapless::Vec::new(),
+        capabilities: 0,
+        cpu_millis: None,
+        memory_bytes: Some(64 << 20),
+        layers: [layer].into_iter().collect(),
+        mounts: heapless::Vec::new(),
+        stop_signal: 15,
+    })
 }

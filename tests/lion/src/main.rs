@@ -9,7 +9,7 @@
 //! | `LION_NEEDS` | `host:port` that must answer, or it ends with code 3 |
 //! | `LION_CRASH_MS` | ends with code 4 after so long |
 //! | `LION_HOG_MB` | takes so much memory |
-//! | `LION_STAMP` | prints `CLOCK_MONOTONIC` in nanoseconds and ends |
+//! | `LION_STAMP` | prints `CLOCK_MONOTONIC` in nanoseconds, and does no more until it is killed |
 //!
 //! `GET /exit/N` ends it with code N; any other path is answered with JSON.
 
@@ -23,7 +23,9 @@ fn main() {
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
         let now = now.map_or(Duration::ZERO, Duration::from);
         println!("{}", now.as_nanos());
-        return;
+        loop {
+            std::thread::park();
+        }
     }
     // As PID 1 of its namespace it gets no signal that it has no handler for.
     if let Err(error) = ctrlc::set_handler(|| {
