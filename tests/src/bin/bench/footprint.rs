@@ -32,9 +32,9 @@ const PODS: [usize; 4] = [0, 10, 50, 100];
 /// With so many pods the node is watched while nothing happens.
 const IDLE_PODS: usize = 50;
 const IDLE_SECONDS: u64 = 600;
-/// After a rollout: events are confirmed, the generation has become the last
-/// good one, which takes a minute, and the store is closed again.
-const SETTLE: Duration = Duration::from_secs(90);
+/// After a rollout: the generation has become the last good one, which takes
+/// a minute.
+const SETTLE: Duration = Duration::from_secs(75);
 /// Between two looks at a node that is watched: threads that live shorter
 /// than this are missed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -81,7 +81,10 @@ fn node(program: &Path) -> Result<Value> {
             .roll_out(&cloud, &host)?;
             gateway.wait_running(round, pods)?;
         }
-        std::thread::sleep(SETTLE);
+        if pods > 0 {
+            std::thread::sleep(SETTLE);
+        }
+        gateway.wait_settled()?;
         memory.insert(pods, memory_of(&gateway, pods)?);
         if pods == IDLE_PODS {
             idle = watch_idle(&gateway, &disk)?;

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use wherry_tests::cloud::Cloud;
 use wherry_tests::host::{Host, Process, Side};
 use wherry_tests::node::Node;
-use wherry_tests::observe::children;
 use wherry_tests::run::wait_for;
+
+use super::process::children;
 
 /// A hundred pods, one after the other, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -44,6 +45,15 @@ impl<'a> Gateway<'a> {
                 return Ok(Some(()));
             }
             bail!("phase {} of generation {}", status["phase"], status["generation"])
+        })
+    }
+
+    /// Waits until only launcher and supervisor are there: what was to be
+    /// committed is, and the database is closed.
+    pub fn wait_settled(&self) -> Result<()> {
+        wait_for("the node's rest", PATIENCE, || {
+            let processes = self.processes()?;
+            Ok((processes.len() == 2).then_some(()))
         })
     }
 

@@ -168,6 +168,16 @@ impl Thread {
     }
 }
 
+/// The children of a process, all its threads'.
+pub fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    let words = lists.flat_map(|list| {
+        list.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<i32>>()
+    });
+    words.collect()
+}
+
 fn read(pid: i32, name: &str) -> Result<String> {
     let path = format!("/proc/{pid}/{name}");
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
