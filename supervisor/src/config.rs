@@ -97,6 +97,12 @@ impl Config {
         Self::parse(&text, path)
     }
 
+    /// Data and run folder and cgroup of a configuration that names none.
+    #[must_use]
+    pub fn default_places() -> (DataDir, RunDir, String) {
+        (DataDir(DATA_DIR.into()), RunDir(RUN_DIR.into()), CGROUP.into())
+    }
+
     /// Checks `text`; `path` is for messages only.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -43,7 +43,11 @@ pub struct Filesystems {
     pub opaque: Trial<()>,
 }
 
-pub(super) fn attempt() -> Trial<Filesystems> {
+/// Tries all of it, in a mount namespace of its own.
+///
+/// # Errors
+/// Not even that could be made.
+pub fn attempt() -> Trial<Filesystems> {
     in_child(|| {
         let folder = private_folder()?;
         let zstd = read_image(folder);

@@ -17,7 +17,7 @@ mod trial;
 
 use serde::{Deserialize, Serialize};
 
-pub use trial::{Obstacle, Trial};
+pub use trial::{Obstacle, Trial, in_child};
 
 /// Everything that can be tried, in the order of trying.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -77,7 +77,11 @@ impl Obstacle {
 }
 
 /// Runs `work` in a child that dies with us, and gives what it found.
-pub(super) fn in_child<T: Serialize + DeserializeOwned>(
+///
+/// # Errors
+/// What `work` says; [`Obstacle::TimedOut`] after ten seconds, and then the
+/// child is killed; [`Obstacle::Failed`] when it could not report.
+pub fn in_child<T: Serialize + DeserializeOwned>(
     work: impl FnOnce() -> Trial<T>,
 ) -> Trial<T> {
     let failed = |error: io::Error| Obstacle::Failed(error.to_string());

@@ -22,6 +22,10 @@ pub enum Command {
     Supervisor {
         config: PathBuf,
     },
+    Check {
+        config: Option<PathBuf>,
+        output: Output,
+    },
     Ps {
         place: Place,
         output: Output,
@@ -166,6 +170,7 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
     Ok(match topic {
         Topic::Run => Command::Run { config: config() },
         Topic::Supervisor => Command::Supervisor { config: config() },
+        Topic::Check => Command::Check { config: place.config, output },
         Topic::Ps => Command::Ps { place, output },
         Topic::Status => Command::Status { place, output },
         Topic::Describe => Command::Describe { pod: pod()?, place, output },
@@ -269,6 +274,11 @@ mod tests {
             ("run", Command::Run { config: CONFIG_PATH.into() }),
             ("run --config=/w.toml", Command::Run { config: "/w.toml".into() }),
             ("supervisor --config /w.toml", Command::Supervisor { config: "/w.toml".into() }),
+            ("check", Command::Check { config: None, output: Output::Table }),
+            (
+                "check -o json --config /w.toml",
+                Command::Check { config: Some("/w.toml".into()), output: Output::Json },
+            ),
             ("ps", Command::Ps { place: place.clone(), output: Output::Table }),
             ("ps -o json --config /w.toml", Command::Ps { place: at, output: Output::Json }),
             ("status -ojson", Command::Status { place: place.clone(), output: Output::Json }),
@@ -306,6 +316,7 @@ mod tests {
     fn what_is_wrong_is_named_and_help_offered() {
         for (line, parts) in [
             ("", &["a command is missing", "`wherry help`"][..]),
+            ("check --run-dir /r", &["`--run-dir`", "`wherry help check`"]),
             ("lgos", &["no command `lgos`"]),
             ("--al", &["--al"]),
             ("ps --follow", &["`--follow`", "`wherry ps`", "-o", "`wherry help ps`"]),

@@ -8,6 +8,7 @@ pub enum Topic {
     General,
     Run,
     Supervisor,
+    Check,
     Ps,
     Status,
     Describe,
@@ -19,10 +20,11 @@ pub enum Topic {
 
 impl Topic {
     #[cfg(test)]
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
+        Self::Check,
         Self::Ps,
         Self::Status,
         Self::Describe,
@@ -38,6 +40,7 @@ impl Topic {
             "help" => Self::General,
             "run" => Self::Run,
             "supervisor" => Self::Supervisor,
+            "check" => Self::Check,
             "ps" => Self::Ps,
             "status" => Self::Status,
             "describe" => Self::Describe,
@@ -55,6 +58,7 @@ impl Topic {
             Self::General => "help",
             Self::Run => "run",
             Self::Supervisor => "supervisor",
+            Self::Check => "check",
             Self::Ps => "ps",
             Self::Status => "status",
             Self::Describe => "describe",
@@ -76,6 +80,7 @@ impl Topic {
         let own: &[&str] = match self {
             Self::General | Self::Version => return Vec::new(),
             Self::Run | Self::Supervisor => return vec!["--config"],
+            Self::Check => return vec!["--config", "-o", "--output"],
             Self::Ps | Self::Status | Self::Describe => &["-o", "--output"],
             Self::Events => &["--tail", "-o", "--output"],
             Self::Logs => &[
@@ -103,6 +108,7 @@ pub fn text(topic: Topic) -> String {
         Topic::General => GENERAL,
         Topic::Run => RUN,
         Topic::Supervisor => SUPERVISOR,
+        Topic::Check => CHECK,
         Topic::Ps => PS,
         Topic::Status => STATUS,
         Topic::Describe => DESCRIBE,
@@ -121,6 +127,7 @@ wherry runs versioned applications on this gateway, as a cloud asks for them.
 usage: wherry COMMAND [OPTIONS]
 
   run               be the node: run until told to stop
+  check             what this host offers and lacks for that
   status            how far the node is with what it has to run
   ps                the pods
   describe POD      everything about a pod
@@ -154,6 +161,24 @@ const SUPERVISOR: &str = "\
 usage: wherry supervisor --config FILE
 
 Started by `wherry run`; of no use otherwise.
+";
+
+const CHECK: &str = "\
+usage: wherry check [--config FILE] [-o json|table]
+
+Says what this host offers to Wherry and what it lacks, what a lack means and
+what to do. It tries most of it, in namespaces of its own, and leaves nothing
+behind; a node may be running. Needs root to be of much use.
+
+  --config FILE     the node's configuration (/etc/wherry/wherry.toml); without
+                    one, the defaults are checked
+  -o, --output O    json or table
+
+States: ok; degraded, Wherry runs with something missing; lacking, it cannot
+run; unknown, it could not be found out. Exits 1 if anything is lacking.
+
+example:
+  wherry check -o json | jq -r '.rows[] | select(.state != \"ok\") | .name'
 ";
 
 const PS: &str = "\

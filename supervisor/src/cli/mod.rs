@@ -1,15 +1,16 @@
 //! The command line: `wherry COMMAND`.
 //!
-//! A file a group of commands. All but `run` talk to a running node through
+//! A file a group of commands. All but `run` and `check` talk to a running node through
 //! its control socket. Exit codes: 0 done, 1 failed, 2 wrong usage.
 //! Never here: doing what a command asks for other than by asking the node.
 
 mod args;
+mod check;
 mod help;
 mod logs;
 mod process;
 mod show;
-mod table;
+pub(crate) mod table;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -36,6 +37,8 @@ pub enum CliError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Process(#[from] process::ProcessError),
+    #[error("cannot run here, for want of: {0}")]
+    CannotRun(String),
 }
 
 /// Runs the command that `args` (program name first) give.
@@ -64,6 +67,7 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run { config } => Ok(process::run(&config)?),
         Command::Supervisor { config } => Ok(process::supervisor(&config)?),
+        Command::Check { config, output } => check::check(config.as_deref(), output, out),
         Command::Ps { place, output } => show::ps(&socket(&place)?, output, out),
         Command::Status { place, output } => show::status(&socket(&place)?, output, out),
         Command::Describe { pod, place, output } => {

@@ -15,6 +15,7 @@ use wherry_runtime::launcher::{
 use wherry_runtime::seal::{self, SealError};
 
 use super::ask;
+use crate::check::{Subject, explain, preflight};
 use crate::config::{Config, ConfigError};
 use crate::control::{ClientError, Request, Response};
 use crate::supervisor::SupervisorError;
@@ -31,16 +32,25 @@ const END_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub enum ProcessError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(
+        "there is no configuration at {}: `wherry-cloud node config NODE` prints a node's; put it \
+         there, or name another file by --config",
+        path.display()
+    )]
+    NoConfig { path: PathBuf },
     #[error("{}: {source}", path.display())]
     Path { path: PathBuf, source: io::Error },
     #[error("{}: a path with a NUL character", path.display())]
     Nul { path: PathBuf },
     #[error("containers need root: run this as root")]
     NotRoot,
-    #[error("cannot run from a sealed copy: {0}")]
+    #[error("cannot run from a sealed copy: {0}; see `sealed-memory` in `wherry check`")]
     Seal(#[from] SealError),
     #[error(transparent)]
     Launcher(#[from] LauncherError),
+    /// With the rows of `wherry check` that say why.
+    #[error("{source}; lacking on this host: {rows} (see `wherry check`)")]
+    Host { source: LauncherError, rows: String },
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
     #[error(transparent)]
@@ -54,8 +64,13 @@ pub enum ProcessError {
 /// Runs the node until it is told to end.
 pub(super) fn run(config_path: &Path) -> Result<(), ProcessError> {
     // Absolute, since the supervisor reads it again whenever it starts.
-    let config_path = fs::canonicalize(config_path)
-        .map_err(|source| ProcessError::Path { path: config_path.to_owned(), source })?;
+    let config_path = fs::canonicalize(config_path).map_err(|source| {
+        let path = config_path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => ProcessError::NoConfig { path },
+            _ => ProcessError::Path { path, source },
+        }
+    })?;
     let config = Config::load(&config_path)?;
     if !nix::unistd::geteuid().is_root() {
         return Err(ProcessError::NotRoot);
@@ -64,6 +79,11 @@ pub(super) fn run(config_path: &Path) -> Result<(), ProcessError> {
     logger::init("launcher");
     let path = CString::new(config_path.as_os_str().as_bytes())
         .map_err(|_| ProcessError::Nul { path: config_path.clone() })?;
+    // The node goes on: so the cloud hears why its pods cannot be made.
+    for row in preflight() {
+        log::error!("{} is lacking: {}: {}; see `wherry check`", row.name, row.found, row.meaning);
+    }
+    let subject = Subject::of(&config, config_path);
     let args = vec![c"supervisor".to_owned(), c"--config".to_owned(), path];
     let ended = launcher::run(LauncherConfig {
         run_dir: config.run.0.clone(),
@@ -76,12 +96,22 @@ pub(super) fn run(config_path: &Path) -> Result<(), ProcessError> {
             dns: config.dns,
         },
         supervisor: Supervisor::Spawn { args },
-    })?;
+    })
+    .map_err(|source| lacking(source, subject))?;
     match ended {
         Ended::Stopped => log::info!("the node has ended, its containers run on"),
         Ended::Purged => log::info!("the node has ended, all pods are removed"),
     }
     Ok(())
+}
+
+/// The launcher's error, with what this host lacks if that explains it.
+fn lacking(source: LauncherError, subject: Subject) -> ProcessError {
+    let rows = explain(&source, subject);
+    if rows.is_empty() {
+        return ProcessError::Launcher(source);
+    }
+    ProcessError::Host { source, rows: super::check::names(rows.iter()) }
 }
 
 /// What the launcher starts.
