@@ -56,9 +56,9 @@ impl Database {
             sync_dir(parent)?;
         }
         let db = open_sled(path)?;
-        let data = path.join("db");
-        let file = File::open(&data).map_err(StoreError::io("open", &data))?;
-        file.sync_all().map_err(StoreError::io("sync", &data))?;
+        let file = open_synced(&path.join("db"))?;
+        // sled writes it once and never syncs it; without it, nothing opens.
+        open_synced(&path.join("conf"))?;
         sync_dir(path)?;
         Ok(Self { path: path.to_owned(), db, file })
     }
@@ -119,6 +119,12 @@ impl Database {
         }
         if found { sync_dir(&dir) } else { Ok(()) }
     }
+}
+
+fn open_synced(path: &Path) -> Result<File, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    file.sync_all().map_err(StoreError::io("sync", path))?;
+    Ok(file)
 }
 
 fn open_sled(path: &Path) -> Result<Db, StoreError> {
