@@ -17,6 +17,7 @@ pub mod observe;
 pub mod package;
 pub mod peers;
 pub mod place;
+pub mod power;
 pub mod report;
 pub mod rig;
 pub mod run;

@@ -40,6 +40,20 @@ impl Image {
         Ok(image)
     }
 
+    /// Where the first difference is, in bytes; `None` if there is none.
+    #[must_use]
+    pub fn first_difference(&self, other: &Self) -> Option<u64> {
+        let zeros = [0; BLOCK_BYTES];
+        let mut indexes: Vec<u64> =
+            self.blocks.keys().chain(other.blocks.keys()).copied().collect();
+        indexes.sort_unstable();
+        let differs = indexes.into_iter().find(|index| {
+            let [ours, theirs] = [self, other].map(|image| image.blocks.get(index));
+            ours.map_or(&zeros[..], |block| &**block) != theirs.map_or(&zeros[..], |block| &**block)
+        });
+        differs.map(|index| index * BLOCK_BYTES as u64)
+    }
+
     /// What lies behind the end of the disk is not written.
     pub(super) fn write(&mut self, mut offset: u64, mut bytes: &[u8]) {
         while !bytes.is_empty() && offset < self.bytes {

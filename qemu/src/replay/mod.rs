@@ -14,6 +14,7 @@ mod tests;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -47,13 +48,21 @@ pub struct Replay<'a> {
     count: usize,
     /// Those in the cache.
     cached: Vec<Entry>,
+    whole: Range<u64>,
 }
 
 impl<'a> Replay<'a> {
     /// A disk that held `base` before the first write.
     #[must_use]
     pub fn new(log: &'a Log, base: Image, syncs: Syncs) -> Self {
-        Self { log, syncs, durable: base, count: 0, cached: Vec::new() }
+        Self { log, syncs, durable: base, count: 0, cached: Vec::new(), whole: 0..0 }
+    }
+
+    /// Writes that begin in this range of the disk, in bytes, are never torn.
+    #[must_use]
+    pub fn never_torn(mut self, range: Range<u64>) -> Self {
+        self.whole = range;
+        self
     }
 
     /// Goes on until the first `count` entries have reached the disk; never
@@ -79,7 +88,7 @@ impl<'a> Replay<'a> {
         let torn = [0, 0, 20][random.below(3)];
         for &entry in &self.cached {
             let data = self.log.data(entry);
-            if random.below(100) < torn {
+            if random.below(100) < torn && !self.whole.contains(&entry.offset) {
                 for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
                     if random.below(2) == 0 {
                         file.write_all_at(sector, entry.offset + (index * SECTOR_BYTES) as u64)?;
@@ -90,6 +99,14 @@ impl<'a> Replay<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The disk after an orderly end: all that was recorded is there.
+    #[must_use]
+    pub fn finish(mut self) -> Image {
+        self.advance(self.log.len());
+        self.settle(self.cached.len());
+        self.durable
     }
 
     /// Writes that a cut now may take away.

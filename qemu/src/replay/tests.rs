@@ -42,13 +42,16 @@ impl Record {
 }
 
 const SECTORS: usize = 16;
+/// The fifth sector and the two behind it.
+const WHOLE: std::ops::Range<u64> = 2560..4096;
 
 /// All that a disk of 16 sectors, zeros at first, may hold after `count`
 /// entries: the first byte of each sector.
 fn outcomes(log: &Log, count: usize, syncs: Syncs) -> std::collections::BTreeSet<Vec<u8>> {
     let base = tempfile::NamedTempFile::new().unwrap();
     base.as_file().set_len((SECTORS * SECTOR_BYTES) as u64).unwrap();
-    let mut replay = Replay::new(log, Image::read(base.path()).unwrap(), syncs);
+    let replay = Replay::new(log, Image::read(base.path()).unwrap(), syncs);
+    let mut replay = replay.never_torn(WHOLE);
     replay.advance(count);
     let mut random = Random::new(7);
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -58,6 +61,7 @@ fn outcomes(log: &Log, count: usize, syncs: Syncs) -> std::collections::BTreeSet
         let bytes = std::fs::read(file.path()).unwrap();
         assert_eq!(bytes.len(), SECTORS * SECTOR_BYTES);
         found.insert(bytes.iter().step_by(SECTOR_BYTES).copied().take(3).collect());
+        assert_eq!(bytes[5 * SECTOR_BYTES], bytes[6 * SECTOR_BYTES], "never torn");
     }
     found
 }
@@ -88,8 +92,8 @@ fn a_disk_that_drops_flushes_may_lose_what_they_covered() {
 
 #[test]
 fn a_write_of_several_sectors_may_be_torn_between_them() {
-    let log = Record::new().entry(0, 3, 0, 9).log();
-    assert_eq!(outcomes(&log, 1, Syncs::Honoured), all_of(&[0, 9], &[0, 9], &[0, 9]));
+    let log = Record::new().entry(0, 3, 0, 9).entry(5, 2, 0, 9).log();
+    assert_eq!(outcomes(&log, 2, Syncs::Honoured), all_of(&[0, 9], &[0, 9], &[0, 9]));
 }
 
 #[test]
@@ -103,6 +107,23 @@ fn a_later_write_of_a_sector_never_turns_back_into_an_earlier_one() {
 fn forced_writes_last_without_a_flush_and_discards_change_nothing() {
     let log = Record::new().entry(1, 1, 2, 5).write(0, 1).entry(0, 16, 4, 0).log();
     assert_eq!(outcomes(&log, 3, Syncs::Honoured), all_of(&[0, 1], &[5], &[0]));
+}
+
+#[test]
+fn an_orderly_end_holds_all_and_differences_are_found() {
+    let log = Record::new().write(0, 1).entry(1, 2, 0, 2).flush().write(9, 3).write(12, 0).log();
+    let disk = |bytes: [u8; SECTORS]| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = bytes.iter().flat_map(|byte| [*byte; SECTOR_BYTES]).collect();
+        std::fs::write(file.path(), bytes).unwrap();
+        Image::read(file.path()).unwrap()
+    };
+    let whole = Replay::new(&log, disk([0; SECTORS]), Syncs::Honoured).finish();
+    let wanted = [1, 2, 2, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0];
+    assert_eq!(whole.first_difference(&disk(wanted)), None);
+    let mut other = wanted;
+    other[9] = 4;
+    assert_eq!(whole.first_difference(&disk(other)), Some(8 * SECTOR_BYTES as u64));
 }
 
 #[test]
