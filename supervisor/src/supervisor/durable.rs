@@ -136,6 +136,28 @@ impl Durable {
         layers.filter(|layer| self.layers.is_whole(layer)).map(|layer| layer.digest).collect()
     }
 
+    /// The last good bundle, if all its layers are here and not all of
+    /// `current`'s.
+    #[must_use]
+    pub fn stand_in(&self, current: &Bundle) -> Option<Bundle> {
+        let is_whole = |bundle: &Bundle| {
+            bundle.images.iter().flat_map(|i| &i.layers).all(|l| self.layers.is_whole(l))
+        };
+        let good = self.last_good.generation;
+        if good == Generation::default() || good == current.generation || is_whole(current) {
+            return None;
+        }
+        let generations = match &self.store {
+            Some(store) => store.generations(),
+            None => Store::salvage(&self.data.state()),
+        };
+        let stored = generations
+            .inspect_err(|error| log::error!("the last good bundle cannot be read: {error}"))
+            .ok()?
+            .last_good?;
+        open_kept(&stored, &self.own).ok().filter(is_whole)
+    }
+
     /// Makes `bundle` the current one, durably, and removes layers that
     /// neither it, the one before nor the last good one needs.
     ///
@@ -331,6 +353,14 @@ mod tests {
         assert_eq!(durable.held().highest_seen, Generation(3));
         assert_eq!((durable.last_good(), durable.refused()), (Generation(1), Some(&refused)));
         assert_eq!(durable.present(before.as_ref()).len(), 1);
+        let current = before.clone().unwrap();
+        assert_eq!(durable.stand_in(&current), None, "the current one is whole");
+        fs::remove_file(durable.layers().path(&current.images[0].layers[0].digest)).unwrap();
+        let stand_in = durable.stand_in(&current).map(|bundle| bundle.generation);
+        assert_eq!(stand_in, Some(Generation(1)));
+        fs::remove_file(durable.layers().path(&sample::layer(b"a").digest)).unwrap();
+        assert_eq!(durable.stand_in(&current), None, "nor is the last good one whole");
+        put(&durable, b"c");
         durable.mark_good(&before.unwrap()).unwrap();
         assert_eq!(whole(&durable), 1);
     }

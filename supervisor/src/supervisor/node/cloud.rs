@@ -84,6 +84,7 @@ impl Node {
                     self.uncommitted = Some((bytes, token, now.saturating_add(COMMIT_RETRY)));
                     return;
                 }
+                self.interim = None;
                 self.desire(*bundle);
                 let text = format!("generation {} taken up", self.desired.generation);
                 self.tell(EventKind::BundleTakenUp, "", &text, now);

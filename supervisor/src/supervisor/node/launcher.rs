@@ -100,6 +100,9 @@ impl Node {
         self.listed = true;
         let found = self.observed.pods.len();
         log::info!("{found} pods are there, generation {}", self.desired.generation);
+        if found == 0 {
+            self.begin_interim(clock::boot_now());
+        }
         match self.collector.folder().pods() {
             Ok(pods) => {
                 let gone = pods.iter().filter(|pod| !self.observed.pods.contains_key(pod));

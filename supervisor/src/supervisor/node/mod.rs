@@ -5,6 +5,7 @@
 //! the store's commit of a new bundle.
 
 mod cloud;
+mod interim;
 mod launcher;
 mod local;
 mod tell;
@@ -16,6 +17,7 @@ use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::seal::SELF_EXE;
 
+use self::interim::Interim;
 use super::describe::Descriptions;
 use super::durable::Durable;
 use super::executor::{Executor, LauncherLost};
@@ -54,6 +56,7 @@ pub struct Node {
     executor: Executor,
     collector: Collector,
     bundle: Option<Bundle>,
+    interim: Option<Interim>,
     desired: Desired,
     observed: Observed,
     ledger: Ledger,
@@ -100,6 +103,7 @@ impl Node {
             executor: Executor::new(launcher, config.subnet, config.run.volumes()),
             collector,
             bundle: None,
+            interim: None,
             desired: Desired::default(),
             observed: Observed::default(),
             ledger: ledger.unwrap_or_default(),
@@ -178,6 +182,7 @@ impl Node {
         if let Some((bytes, token, _)) = self.uncommitted.take_if(|(_, _, at)| *at <= now) {
             self.judge(bytes, token, now);
         }
+        let interim_at = self.end_interim(now);
         let mut wake_at = None;
         for _ in 0..ROUNDS_MAX {
             if self.removal == Removal::Purging {
@@ -195,7 +200,7 @@ impl Node {
         let status_at = self.publish_status(&view, now);
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
-        self.wake_at = [wake_at, purge_at, good_at, status_at, commit_at, retry_at]
+        self.wake_at = [wake_at, interim_at, purge_at, good_at, status_at, commit_at, retry_at]
             .into_iter()
             .flatten()
             .min();
