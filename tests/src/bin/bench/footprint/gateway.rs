@@ -1,6 +1,7 @@
 //! A node run by the program that is to be measured, as quietly as a real
 //! one: without the logs of a test.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -62,11 +63,12 @@ impl<'a> Gateway<'a> {
     /// are the same program.
     pub fn processes(&self) -> Result<Vec<(String, i32)>> {
         let launcher = self.process.pid().as_raw();
+        let program = program(launcher).context("the launcher is gone")?;
         let mut found = vec![("launcher".to_owned(), launcher)];
         let mut parents = vec![launcher];
         while let Some(parent) = parents.pop() {
             for child in children(parent) {
-                if let Some(role) = role(child) {
+                if let Some(role) = role(child, program) {
                     found.push((role, child));
                     parents.push(child);
                 }
@@ -84,12 +86,17 @@ impl<'a> Gateway<'a> {
     }
 }
 
-/// The command of a process that runs from the launcher's sealed memory;
-/// `None` for those of containers.
-fn role(pid: i32) -> Option<String> {
-    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    program.to_string_lossy().contains("memfd:").then_some(())?;
+/// The command of a process that runs `program`; `None` for all others, such
+/// as those of containers.
+fn role(pid: i32, program: (u64, u64)) -> Option<String> {
+    (self::program(pid)? == program).then_some(())?;
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let word = words.split(|&byte| byte == 0).nth(1)?;
     Some(String::from_utf8_lossy(word).into_owned())
+}
+
+/// Device and inode of what a process runs, be it a file or sealed memory.
+fn program(pid: i32) -> Option<(u64, u64)> {
+    let file = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    Some((file.dev(), file.ino()))
 }
