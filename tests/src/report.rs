@@ -42,6 +42,12 @@ impl Report {
         result
     }
 
+    /// How many steps went well.
+    #[must_use]
+    pub fn passed(&self) -> usize {
+        self.steps.iter().filter(|step| step.ok).count()
+    }
+
     /// Tells people about something that was just seen.
     pub fn say(&self, text: &str) {
         println!("[{:6.1} s]     {text}", self.start.elapsed().as_secs_f64());

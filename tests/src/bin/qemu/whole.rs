@@ -1,0 +1,106 @@
+//! A gateway's life in one machine: what tests of this machine check, checked
+//! there, then a boot without a cloud.
+
+use std::cell::RefCell;
+
+use anyhow::{Result, ensure};
+use wherry_rig::Arch;
+use wherry_tests::host::Host;
+use wherry_tests::node::Node;
+use wherry_tests::package::start_rollout;
+use wherry_tests::report::Report;
+use wherry_tests::rig::Board;
+use wherry_tests::scenario::{deaths, ends, isolation, logs, upgrade};
+use wherry_tests::shop::Shop;
+
+use crate::RigReport;
+use crate::memory::Figures;
+use crate::site::{ID, Site, Steps};
+
+/// nginx, mosquitto and lions, four times in an upgrade, beside Debian's
+/// kernel with all modules.
+const MEMORY_MIB: u32 = 256;
+
+pub fn run(arch: Arch) -> RigReport {
+    println!("== {arch}, {MEMORY_MIB} MiB: a gateway's life");
+    let steps = RefCell::new(Report::default());
+    let result = life(arch, &steps);
+    if let Err(error) = &result {
+        eprintln!("{arch}: {error:#}");
+    }
+    let tests_passed = steps.borrow().passed();
+    let ok = result.is_ok();
+    let (boot_to_pods_ms, memory) = result.map_or((None, None), |(a, b)| (Some(a), Some(b)));
+    let (arch, memory_mb, test) = (arch.name(), MEMORY_MIB, "whole");
+    RigReport { arch, memory_mb, test, ok, boot_to_pods_ms, tests_passed, memory }
+}
+
+fn life(arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
+    let host = Host::new(ID)?;
+    let mut site = Site::new(&host, arch)?;
+    let memory = site.boot(MEMORY_MIB, |site, board, node| online(site, board, node, steps))?;
+    site.go_offline()?;
+    let ms = site.boot(MEMORY_MIB, |_, board, node| {
+        let step =
+            |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
+        step("booted again without a cloud: every pod runs", &mut || node.wait_running(5))?;
+        let ms = u64::try_from(board.rig().started().elapsed().as_millis())?;
+        step("the last version answers", &mut || {
+            upgrade::answers(node, "2.0.0", "mane=short\n")?;
+            board.is_well()
+        })?;
+        Ok(ms)
+    })?;
+    Ok((ms, memory))
+}
+
+fn online(
+    site: &mut Site<'_>,
+    board: &Board,
+    node: &mut Node<'_>,
+    steps: Steps<'_>,
+) -> Result<Figures> {
+    let host = site.host;
+    let step =
+        |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
+    step("install: a bus, then two pods of nginx and lion", &mut || {
+        Shop::default().package().roll_out(&site.cloud, host)?;
+        node.wait_running(1)?;
+        upgrade::answers(node, "1.0.0", "mane=long\n")
+    })?;
+    step("pods are isolated, hardened and limited", &mut || isolation::pods_are_isolated(node))?;
+    step("logs are kept, and reach the cloud", &mut || {
+        logs::are_kept_and_found(&site.cloud, node)
+    })?;
+    step("upgrade under load: no request fails", &mut || {
+        let traffic = upgrade::under_load(host, &site.cloud, node, 2)?;
+        println!("             {} answers, {:?}", traffic.answered, traffic.seen);
+        Ok(())
+    })?;
+    step("back to the version before: no request fails", &mut || {
+        upgrade::and_back(host, &site.cloud, node, 3).map(drop)
+    })?;
+    let memory = Figures::of(node)?;
+    step("broker and line go and come back: no restart", &mut || {
+        deaths::of_the_broker(&mut site.cloud, node)
+    })?;
+    step("supervisor and launcher die: no container does", &mut || {
+        deaths::touch_no_container(node, 3, 1)
+    })?;
+    step("ends are real, out of memory too, and restarts back off", &mut || {
+        ends::package("3.0.0").roll_out(&site.cloud, host)?;
+        ends::are_real(node)
+    })?;
+    step("from there to a version that was had before", &mut || {
+        start_rollout(&site.cloud, "shop@2.0.0.1")?;
+        node.wait_running(5)?;
+        upgrade::answers(node, "2.0.0", "mane=short\n")
+    })?;
+    step("`wherry check` says that it can run", &mut || {
+        let report = node.json(&["check"])?;
+        ensure!(report["can_run"] == true, "{report}");
+        Ok(())
+    })?;
+    step("the kernel is well", &mut || board.is_well())?;
+    Ok(memory)
+}
