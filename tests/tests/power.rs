@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::env::consts::ARCH;
+
 use anyhow::{Result, bail, ensure};
 use wherry_bundle::Name;
 use wherry_tests::host::Host;
 use wherry_tests::power::check::Subject;
-use wherry_tests::power::crash::{Outcome, Plan, keep};
+use wherry_tests::power::crash::{Plan, keep};
 use wherry_tests::power::disk::own_mounts;
 use wherry_tests::power::native::{NODE, NodeSyncs, upgrades};
-use wherry_tests::power::report::{Kind, Run};
+use wherry_tests::power::report::Kind;
 use wherry_tests::power::seed;
 
 const STATES: usize = 300;
@@ -34,11 +36,11 @@ fn a_volatile_cache_loses_nothing_that_was_told() {
             ignore_flushes: None,
         };
         let honoured = plan.carry_out(host.folder())?;
-        record("native", seed, Kind::States, &honoured)?;
+        honoured.record("native", ARCH, seed, Kind::States)?;
         plan.states = CONTROL_STATES;
         plan.ignore_flushes = Some(CACHED_WRITES);
         let ignored = plan.carry_out(host.folder())?;
-        record("native: flushes ignored", seed, Kind::Control, &ignored)?;
+        ignored.record("native: flushes ignored", ARCH, seed, Kind::Control)?;
         plan.ignore_flushes = None;
         plan.states = STATES;
         if honoured.failures > 0 {
@@ -65,22 +67,13 @@ fn a_node_whose_syncs_do_nothing_is_found_out() {
             ignore_flushes: None,
         };
         let outcome = plan.carry_out(host.folder())?;
-        record("native: syncs dropped", seed, Kind::Control, &outcome)?;
+        outcome.record("native: syncs dropped", ARCH, seed, Kind::Control)?;
         // The file system is sound: what is missing is what was told.
         ensure!(!outcome.subjects.contains_key(&Subject::Mount), "{:#?}", outcome.told);
         let lost = outcome.subjects.get(&Subject::Generation).copied().unwrap_or(0);
         ensure!(lost > 0, "no lost generation was found: {:?}", outcome.subjects);
         Ok(())
     });
-}
-
-fn record(name: &str, seed: u64, kind: Kind, outcome: &Outcome) -> Result<()> {
-    let Outcome { states, failures, subjects, entries, flushes, cached_writes, .. } = outcome;
-    println!(
-        "{name}: {failures} of {states} states failed {subjects:?}; {entries} writes and flushes, \
-         {flushes} of them flushes, {cached_writes} cached writes in all states"
-    );
-    Run::states(name, std::env::consts::ARCH, seed, kind, outcome).record()
 }
 
 fn with_host(id: &str, test: impl FnOnce(&Host) -> Result<()>) {

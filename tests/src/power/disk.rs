@@ -91,12 +91,7 @@ impl RecordedDisk {
         run(&mut tool("losetup", ["--detach", &self.device]))?;
         self.device.clear();
         self.end_daemon()?;
-        let log = Log::read(&self.record)?;
-        let told = Replay::new(&log, Image::read(&self.base)?, Syncs::Honoured).finish();
-        if let Some(offset) = told.first_difference(&Image::read(&self.image)?) {
-            bail!("the record and the disk differ at byte {offset}");
-        }
-        Ok(())
+        is_told(&self.base, &self.record, &self.image)
     }
 
     /// By SIGTERM: a daemon that is killed leaves a dead mount behind.
@@ -122,6 +117,19 @@ impl Drop for RecordedDisk {
             let _ = self.daemon.wait();
         }
     }
+}
+
+/// Everything that `image` holds is in the `record` of writes to `base`.
+///
+/// # Errors
+/// It is not; or a file that cannot be read.
+pub fn is_told(base: &Path, record: &Path, image: &Path) -> Result<()> {
+    let log = Log::read(record)?;
+    let told = Replay::new(&log, Image::read(base)?, Syncs::Honoured).finish();
+    if let Some(offset) = told.first_difference(&Image::read(image)?) {
+        bail!("the record and the disk differ at byte {offset}");
+    }
+    Ok(())
 }
 
 /// An empty ext4 file system in a new file, with blocks as a gateway's larger

@@ -6,10 +6,16 @@
 //! disk on this machine whose writes and flushes are recorded. [`check`]
 //! looks at what a cut may leave; the program `wherry-crash` makes hundreds
 //! of such states ([`crash`]) and calls it for each of them.
+//!
+//! [`native`] is the node of this machine on such a disk, [`guest`] one under
+//! QEMU; [`cuts`] kills QEMU in the middle of upgrades.
 
 pub mod check;
 pub mod crash;
+pub mod cuts;
 pub mod disk;
+pub mod guest;
+pub mod machine;
 pub mod marks;
 pub mod native;
 pub mod packets;

@@ -47,26 +47,25 @@ pub enum Kind {
     Control,
 }
 
-impl Run {
-    #[must_use]
-    pub fn states(
-        name: &str,
-        architecture: &str,
-        seed: u64,
-        kind: Kind,
-        outcome: &Outcome,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            architecture: architecture.into(),
-            seed,
-            kind,
-            count: outcome.states,
-            failures: outcome.failures,
-            millis: outcome.millis,
-        }
+impl Outcome {
+    /// Prints what came of a plan, and puts it into the report.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record(&self, name: &str, architecture: &str, seed: u64, kind: Kind) -> Result<()> {
+        let Self { states, failures, subjects, entries, flushes, cached_writes, millis, .. } = self;
+        println!(
+            "{name}: {failures} of {states} states failed {subjects:?}; {entries} writes and \
+             flushes, {flushes} of them flushes; {cached_writes} cached writes in all states; \
+             {millis} ms"
+        );
+        let (name, architecture) = (name.to_owned(), architecture.to_owned());
+        let (count, failures, millis) = (*states, *failures, *millis);
+        Run { name, architecture, seed, kind, count, failures, millis }.record()
     }
+}
 
+impl Run {
     /// Puts it into the report.
     ///
     /// # Errors

@@ -1,0 +1,98 @@
+//! `wherry-power [ARCH...]`: power cuts on machines under QEMU, twenty by
+//! killing QEMU in the middle of upgrades, and hundreds on a disk with a
+//! volatile cache. Writes its part of `target/reports/power.json`.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use wherry_rig::Arch;
+use wherry_tests::host::{Host, sweep};
+use wherry_tests::power::crash::keep;
+use wherry_tests::power::cuts::cuts;
+use wherry_tests::power::report::{Kind, Run};
+use wherry_tests::power::{guest, seed};
+
+/// What is done on an architecture: cuts, states, states of the control.
+const PLANS: [(Arch, usize, usize, usize); 2] =
+    [(Arch::Aarch64, 15, 150, 40), (Arch::Armv7, 5, 50, 20)];
+/// The control's cache holds so many writes.
+const CACHED_WRITES: usize = 64;
+const ID: &str = "power";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let wanted: Result<Vec<Arch>, _> = words.iter().map(|word| Arch::from_str(word)).collect();
+    let wanted = match wanted {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            eprintln!("usage: wherry-power [aarch64] [armv7]\n{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let interrupted = ctrlc::set_handler(|| {
+        println!("interrupted: cleaning up");
+        sweep(ID);
+        std::process::exit(130);
+    });
+    if let Err(error) = interrupted {
+        eprintln!("an interruption will not be cleaned up: {error}");
+    }
+    let mut ok = true;
+    for (arch, cuts, states, control) in PLANS {
+        if !wanted.is_empty() && !wanted.contains(&arch) {
+            continue;
+        }
+        let done = volatile(arch, states, control).and_then(|()| killed(arch, cuts));
+        if let Err(error) = done {
+            println!("{arch}: FAILED: {error:#}");
+            ok = false;
+        }
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn killed(arch: Arch, count: usize) -> Result<()> {
+    let start = Instant::now();
+    let seed = seed(&format!("{arch}: power cuts"));
+    let host = Host::new(ID)?;
+    let outcome = cuts(&host, arch, count, seed)?;
+    println!(
+        "{arch}: {} cuts, {} with the new generation, {} with the last good one, {} failures",
+        outcome.count,
+        outcome.new,
+        outcome.stood_in,
+        outcome.failures.len()
+    );
+    Run {
+        name: format!("{arch}: killed"),
+        architecture: arch.to_string(),
+        seed,
+        kind: Kind::Cuts,
+        count: outcome.count,
+        failures: outcome.failures.len(),
+        millis: u64::try_from(start.elapsed().as_millis())?,
+    }
+    .record()?;
+    if outcome.failures.is_empty() { Ok(()) } else { bail!("{}", outcome.failures.join("\n")) }
+}
+
+fn volatile(arch: Arch, states: usize, control: usize) -> Result<()> {
+    let seed = seed(&format!("{arch}: volatile cache"));
+    let host = Host::new(ID)?;
+    let mut plan = guest::plan(&host, arch, states, seed)?;
+    let honoured = plan.carry_out(host.folder())?;
+    honoured.record(&format!("{arch}: volatile cache"), &arch.to_string(), seed, Kind::States)?;
+    if honoured.failures > 0 {
+        bail!("{:#?}\nkept in {}", honoured.told, keep(plan)?.display());
+    }
+    plan.states = control;
+    plan.ignore_flushes = Some(CACHED_WRITES);
+    let ignored = plan.carry_out(host.folder())?;
+    ignored.record(&format!("{arch}: flushes ignored"), &arch.to_string(), seed, Kind::Control)?;
+    if ignored.failures == 0 {
+        bail!("a disk that ignores flushes was not found out");
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! QEMU killed at random moments of upgrades: what the node does then without
+//! its cloud, and what it told its cloud before.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use wherry_bundle::message::{Event, EventKind};
+use wherry_rig::replay::Random;
+use wherry_rig::{Arch, Rig};
+
+use super::machine::{PODS, Site, json, log};
+use super::marks::{Known, Mark, Told};
+use crate::host::Host;
+use crate::package::start_rollout;
+use crate::run::wait_for;
+
+/// For a node that starts its pods.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What QEMU sent before it was killed arrives within this.
+const DRAIN: Duration = Duration::from_millis(300);
+/// A generation is good after a minute.
+const GOOD_PATIENCE: Duration = Duration::from_secs(150);
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Cuts {
+    pub count: usize,
+    pub failures: Vec<String>,
+    /// Cuts after which the new generation was held, and those after which
+    /// its layers were missing, so that the last good one ran.
+    pub new: usize,
+    pub stood_in: usize,
+}
+
+/// Installs a first generation, waits until it is good, and then cuts the
+/// power `count` times, each in the middle of an upgrade.
+///
+/// # Errors
+/// What keeps it from going on; what a cut did is in the outcome.
+pub fn cuts(host: &Host, arch: Arch, count: usize, seed: u64) -> Result<Cuts> {
+    let mut site = Site::new(host, arch, Path::new(""))?;
+    let mut rig = site.boot(None, true)?;
+    site.upgrade(&rig)?;
+    wait_for("the first generation to be good", GOOD_PATIENCE, || {
+        Ok(log(&rig).contains("is good").then_some(()))
+    })?;
+    let start = Instant::now();
+    site.upgrade(&rig)?;
+    let whole = start.elapsed();
+    println!("{arch}: an upgrade takes {} ms", whole.as_millis());
+    let mut random = Random::new(seed);
+    let mut cuts = Cuts::default();
+    for number in 1..=count {
+        // A bit longer than an upgrade: some cuts are after it.
+        let span = usize::try_from(whole.as_millis())? * 6 / 5;
+        let moment = Duration::from_millis(random.below(span) as u64);
+        cut(&mut site, &rig, moment)?;
+        drop(rig);
+        rig = site.boot(None, false)?;
+        let known = Known::at(&site.tap.marks(), u64::MAX);
+        match look(&rig, &known) {
+            Ok(found) => {
+                println!("{arch}: cut {number} after {} ms: {found:?}", moment.as_millis());
+                cuts.new += usize::from(found.generation == site.issued);
+                cuts.stood_in += usize::from(found.stood_in);
+            }
+            Err(error) => {
+                let text = format!("cut {number} after {moment:?}: {error:#}\n{}", log(&rig));
+                println!("{arch}: {text}");
+                cuts.failures.push(text);
+            }
+        }
+        cuts.count += 1;
+        rig.link(true)?;
+        site.wait_running(&rig)?;
+    }
+    if let Err(error) = nothing_is_lost(&site, &rig) {
+        cuts.failures.push(format!("{error:#}"));
+    }
+    Ok(cuts)
+}
+
+/// Begins an upgrade, and takes the power away `moment` later.
+fn cut(site: &mut Site<'_>, rig: &Rig, moment: Duration) -> Result<()> {
+    let version = site.next_version()?;
+    let site = &*site;
+    thread::scope(|scope| {
+        let rollout = scope.spawn(|| start_rollout(&site.cloud, &version));
+        thread::sleep(moment);
+        rig.cut_power()?;
+        rollout.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    thread::sleep(DRAIN);
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Found {
+    generation: u64,
+    stood_in: bool,
+}
+
+/// The node without its cloud: it holds what it told of or what it was given
+/// since, and pods run.
+fn look(rig: &Rig, known: &Known) -> Result<Found> {
+    wait_for("pods without the cloud", PATIENCE, || {
+        let status = json(rig, &["status"])?;
+        let generation = status["generation"].as_u64().context("a generation")?;
+        let pods = json(rig, &["ps"])?;
+        let pods = pods.as_array().context("a list of pods")?;
+        let available = pods
+            .iter()
+            .filter(|pod| pod["deployment"] == "web" && pod["phase"] == "available")
+            .count();
+        let text = log(rig);
+        let stood_in = text.contains("the last good one");
+        let settled = status["phase"] == "running" || text.contains("going on with generation");
+        if available < PODS || !settled || generation < known.taken_up {
+            bail!("{available} pods are available: {status}");
+        }
+        Ok(Some(Found { generation, stood_in }))
+    })
+    .and_then(|found| {
+        let Found { generation, .. } = found;
+        ensure!(generation <= known.issued, "holds {generation}, {} was issued", known.issued);
+        let lions = rig.run(&["busybox", "pidof", "wherry-lion"], PATIENCE)?.text();
+        let lions = lions.split_whitespace().count();
+        ensure!(lions >= PODS, "{lions} lions run, {PODS} pods are told of");
+        Ok(found)
+    })
+}
+
+/// Over all cuts: each number tells of one event only, the cloud has all of
+/// them, and the store never had to be mended.
+fn nothing_is_lost(site: &Site<'_>, rig: &Rig) -> Result<()> {
+    wait_for("an empty outbox", PATIENCE, || {
+        Ok((json(rig, &["status"])?["events_waiting"] == 0).then_some(()))
+    })?;
+    let mut told: BTreeMap<u64, Event> = BTreeMap::new();
+    let events = |mark: Mark| match mark.told {
+        Told::Events(events) => events,
+        Told::Issued(_) | Told::TakenUp(_) | Told::Running(_) | Told::Acked(_) => Vec::new(),
+    };
+    for event in site.tap.marks().into_iter().flat_map(events) {
+        ensure!(event.kind != EventKind::StoreRecovered, "{}", event.text);
+        if let Some(before) = told.insert(event.seq, event.clone()) {
+            ensure!(before == event, "number {} is {before:?} and {event:?}", event.seq);
+        }
+    }
+    let listed = site.cloud.json(&["events", "gw-1", "--tail", "100000"])?;
+    let listed = listed.as_array().context("a list of events")?;
+    let seqs: Vec<u64> = listed.iter().filter_map(|event| event["seq"].as_u64()).collect();
+    let (first, last) = (seqs.iter().min().context("none")?, seqs.iter().max().context("none")?);
+    ensure!(seqs.len() as u64 == last - first + 1, "gaps or doubles: {seqs:?}");
+    let last_told = told.keys().last().context("nothing was told")?;
+    ensure!(last >= last_told, "the cloud has events up to {last}, {last_told} was told");
+    Ok(())
+}
