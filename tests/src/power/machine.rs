@@ -97,7 +97,7 @@ impl<'a> Site<'a> {
     pub fn next_version(&mut self) -> Result<String> {
         let number = self.issued + 1;
         let text = number.to_string();
-        let image = if number % 2 == 0 { "lion:2.0.0" } else { "lion:1.0.0" };
+        let image = if number.is_multiple_of(2) { "lion:2.0.0" } else { "lion:1.0.0" };
         let web =
             lion("web", &format!("replicas: {PODS}"), "", &env(&[EVERYWHERE, ("TEXT", &text)]));
         let mut components = vec![Component::new("web", image, web)];
