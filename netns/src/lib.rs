@@ -14,6 +14,7 @@
 
 mod conntrack;
 mod hosts;
+mod interface;
 mod message;
 mod netlink;
 mod network;
@@ -26,6 +27,7 @@ mod subnet;
 mod sysctl;
 
 pub use hosts::{hosts_file, resolv_conf, write_in_place};
+pub use interface::{bring_interface_up, configure_interface, set_loopback_up};
 pub use netlink::{Netlink, NetlinkError};
 pub use network::{Network, NetworkConfig, NetworkError};
 pub use pod::prepare_pod_namespace;

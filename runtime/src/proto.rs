@@ -77,6 +77,9 @@ pub enum Request {
     /// Stops and removes every pod, mount, rule and interface, then ends the
     /// launcher: `wherry stop --all` and a node taken out of service.
     Purge,
+    /// The supervisor's loop goes on: told to whoever watches over the node.
+    /// The only request without an answer.
+    Alive,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

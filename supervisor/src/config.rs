@@ -4,6 +4,8 @@
 //! file, line and key: a typing mistake must not become a default.
 //! Never here: making folders, opening what is in them.
 
+pub mod init;
+
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -11,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use serde::Deserialize;
 use wherry_bundle::{Digest, Name};
+use wherry_runtime::init::InitConfig;
 
 use crate::subnet::Subnet;
 
@@ -49,6 +52,8 @@ pub struct Config {
     pub dns: Vec<IpAddr>,
     /// Size of one log file; a container has two.
     pub log_file_bytes_max: u64,
+    /// For `wherry init` only.
+    pub init: InitConfig,
 }
 
 #[derive(Clone)]
@@ -172,6 +177,7 @@ struct File {
     network: NetworkTable,
     #[serde(default)]
     logs: LogsTable,
+    init: Option<init::InitTable>,
 }
 
 #[derive(Deserialize)]
@@ -199,7 +205,8 @@ struct LogsTable {
 type Wrong = (&'static str, String);
 
 impl File {
-    fn check(self) -> Result<Config, Wrong> {
+    fn check(mut self) -> Result<Config, Wrong> {
+        let init = init::of(&mut self)?;
         let node = Name::new(&self.node).map_err(|error| ("node", error.to_string()))?;
         let data = folder("data_dir", self.data_dir, DATA_DIR)?;
         let run = folder("run_dir", self.run_dir, RUN_DIR)?;
@@ -231,6 +238,7 @@ impl File {
             subnet,
             dns: self.network.dns.unwrap_or_default(),
             log_file_bytes_max,
+            init,
         })
     }
 }

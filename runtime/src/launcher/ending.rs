@@ -36,6 +36,7 @@ impl Launcher {
     /// before goes on.
     pub(super) fn stop(&mut self) {
         if self.ending.is_none() {
+            self.notifier.stopping();
             self.end_supervisor(Ended::Stopped);
         }
     }
@@ -45,6 +46,7 @@ impl Launcher {
         if self.ending.is_some() {
             return self.answer(seq, Err("the node is ending already".into()));
         }
+        self.notifier.stopping();
         let deadline_millis = boot_millis() + PURGE_MILLIS_MAX;
         self.ending = Some(Ending::Purging { seq, deadline_millis });
         let pods: Vec<_> = self.pods.keys().cloned().collect();

@@ -31,6 +31,7 @@ use crate::folders::Folders;
 use crate::layers::{LayerError, Layers};
 use crate::mounts::MountError;
 use crate::network::{PodNetwork, PodNetworkError};
+use crate::notify::Notifier;
 use crate::packet::Received;
 use crate::proto::{Notice, Text};
 use crate::seal::SealError;
@@ -96,6 +97,7 @@ struct Launcher {
     tree: Tree,
     network: PodNetwork,
     link: Link,
+    notifier: Notifier,
     signals: SignalFd,
     pods: BTreeMap<Name, Pod>,
     starts: Vec<Start>,

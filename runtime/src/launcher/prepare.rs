@@ -18,6 +18,7 @@ use crate::folders::Folders;
 use crate::layers::Layers;
 use crate::mounts;
 use crate::network::PodNetwork;
+use crate::notify::Notifier;
 
 /// The run folder: records, logs and configuration volumes of a full node.
 /// Only what is used costs memory.
@@ -49,6 +50,7 @@ impl Launcher {
             tree,
             network,
             link: Link::new(config.supervisor),
+            notifier: Notifier::from_environment(),
             signals: signals()?,
             pods: std::collections::BTreeMap::new(),
             starts: Vec::new(),

@@ -11,6 +11,8 @@ use crate::{check, sys};
 impl Launcher {
     pub(super) fn serve_request(&mut self, packet: Packet) {
         let seq = packet.seq;
+        // Whoever asks has read its configuration.
+        self.notifier.ready();
         let ending = self.ending.is_some();
         match packet.request {
             Request::List => {
@@ -65,6 +67,7 @@ impl Launcher {
                 self.stop();
             }
             Request::Purge => self.purge(seq),
+            Request::Alive => self.notifier.alive(),
         }
     }
 

@@ -22,6 +22,12 @@ pub enum Command {
     Supervisor {
         config: PathBuf,
     },
+    /// The machine's first program.
+    Init {
+        config: PathBuf,
+    },
+    Reboot,
+    PowerOff,
     Check {
         config: Option<PathBuf>,
         output: Output,
@@ -170,6 +176,9 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
     Ok(match topic {
         Topic::Run => Command::Run { config: config() },
         Topic::Supervisor => Command::Supervisor { config: config() },
+        Topic::Init => Command::Init { config: config() },
+        Topic::Reboot => Command::Reboot,
+        Topic::PowerOff => Command::PowerOff,
         Topic::Check => Command::Check { config: place.config, output },
         Topic::Ps => Command::Ps { place, output },
         Topic::Status => Command::Status { place, output },
@@ -274,6 +283,10 @@ mod tests {
             ("run", Command::Run { config: CONFIG_PATH.into() }),
             ("run --config=/w.toml", Command::Run { config: "/w.toml".into() }),
             ("supervisor --config /w.toml", Command::Supervisor { config: "/w.toml".into() }),
+            ("init", Command::Init { config: CONFIG_PATH.into() }),
+            ("init --config /w.toml", Command::Init { config: "/w.toml".into() }),
+            ("reboot", Command::Reboot),
+            ("poweroff", Command::PowerOff),
             ("check", Command::Check { config: None, output: Output::Table }),
             (
                 "check -o json --config /w.toml",

@@ -8,6 +8,9 @@ pub enum Topic {
     General,
     Run,
     Supervisor,
+    Init,
+    Reboot,
+    PowerOff,
     Check,
     Ps,
     Status,
@@ -20,10 +23,13 @@ pub enum Topic {
 
 impl Topic {
     #[cfg(test)]
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
+        Self::Init,
+        Self::Reboot,
+        Self::PowerOff,
         Self::Check,
         Self::Ps,
         Self::Status,
@@ -40,6 +46,9 @@ impl Topic {
             "help" => Self::General,
             "run" => Self::Run,
             "supervisor" => Self::Supervisor,
+            "init" => Self::Init,
+            "reboot" => Self::Reboot,
+            "poweroff" => Self::PowerOff,
             "check" => Self::Check,
             "ps" => Self::Ps,
             "status" => Self::Status,
@@ -58,6 +67,9 @@ impl Topic {
             Self::General => "help",
             Self::Run => "run",
             Self::Supervisor => "supervisor",
+            Self::Init => "init",
+            Self::Reboot => "reboot",
+            Self::PowerOff => "poweroff",
             Self::Check => "check",
             Self::Ps => "ps",
             Self::Status => "status",
@@ -78,8 +90,8 @@ impl Topic {
     #[must_use]
     pub fn options(self) -> Vec<&'static str> {
         let own: &[&str] = match self {
-            Self::General | Self::Version => return Vec::new(),
-            Self::Run | Self::Supervisor => return vec!["--config"],
+            Self::General | Self::Version | Self::Reboot | Self::PowerOff => return Vec::new(),
+            Self::Run | Self::Supervisor | Self::Init => return vec!["--config"],
             Self::Check => return vec!["--config", "-o", "--output"],
             Self::Ps | Self::Status | Self::Describe => &["-o", "--output"],
             Self::Events => &["--tail", "-o", "--output"],
@@ -108,6 +120,9 @@ pub fn text(topic: Topic) -> String {
         Topic::General => GENERAL,
         Topic::Run => RUN,
         Topic::Supervisor => SUPERVISOR,
+        Topic::Init => INIT,
+        Topic::Reboot => REBOOT,
+        Topic::PowerOff => POWER_OFF,
         Topic::Check => CHECK,
         Topic::Ps => PS,
         Topic::Status => STATUS,
@@ -134,6 +149,9 @@ usage: wherry COMMAND [OPTIONS]
   logs POD          what a pod's containers print
   events            what happened of late
   stop              end the node; containers run on (--all: remove them)
+  init              be the machine's first program, and run the node
+  reboot            stop the pods with their grace, then reboot
+  poweroff          stop the pods with their grace, then switch off
   version           this program's version
   help [COMMAND]    this page, or a command's
 
@@ -161,6 +179,35 @@ const SUPERVISOR: &str = "\
 usage: wherry supervisor --config FILE
 
 Started by `wherry run`; of no use otherwise.
+";
+
+const INIT: &str = "\
+usage: wherry init [--config FILE]
+
+Is the first program of a machine (init=/sbin/wherry on the kernel's command
+line; as process 1, no command means this one). Mounts the system's file
+systems, loads modules, sets up the network, has the data partition checked
+and mounts it, feeds the watchdog, keeps the node and other services running.
+
+  --config FILE     the node's configuration (/etc/wherry/wherry.toml), whose
+                    section [init] says what the machine has
+
+It goes on with what works, and says on the console what does not. SIGTERM and
+SIGINT reboot; SIGUSR1, SIGUSR2 and SIGPWR switch off.
+";
+
+const REBOOT: &str = "\
+usage: wherry reboot
+
+Stops every pod with its grace, writes everything back, unmounts, reboots. For
+machines whose first program is `wherry init`. Returns at once.
+";
+
+const POWER_OFF: &str = "\
+usage: wherry poweroff
+
+Stops every pod with its grace, writes everything back, unmounts, switches
+off. For machines whose first program is `wherry init`. Returns at once.
 ";
 
 const CHECK: &str = "\

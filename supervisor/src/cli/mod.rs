@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod help;
 mod logs;
+mod machine;
 mod process;
 mod show;
 pub(crate) mod table;
@@ -37,6 +38,8 @@ pub enum CliError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Process(#[from] process::ProcessError),
+    #[error(transparent)]
+    Machine(#[from] machine::MachineError),
     #[error("cannot run here, for want of: {0}")]
     CannotRun(String),
 }
@@ -46,6 +49,7 @@ pub enum CliError {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = match args::parse(args) {
         Ok(command) => command,
+        Err(_) if machine::is_first_program() => Command::Init { config: CONFIG_PATH.into() },
         Err(wrong) => {
             report(&wrong.to_string());
             return ExitCode::from(WRONG_USAGE);
@@ -67,6 +71,9 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run { config } => Ok(process::run(&config)?),
         Command::Supervisor { config } => Ok(process::supervisor(&config)?),
+        Command::Init { config } => Ok(machine::init(&config)?),
+        Command::Reboot => Ok(machine::reboot()?),
+        Command::PowerOff => Ok(machine::power_off()?),
         Command::Check { config, output } => check::check(config.as_deref(), output, out),
         Command::Ps { place, output } => show::ps(&socket(&place)?, output, out),
         Command::Status { place, output } => show::status(&socket(&place)?, output, out),

@@ -104,6 +104,15 @@ impl Executor {
         self.ask(Purpose::End, request).map(drop)
     }
 
+    /// Tells whoever watches over the node that the loop goes on.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn beat(&mut self) -> Result<(), LauncherLost> {
+        // Never answered, so there is no number to remember.
+        self.launcher.send(&Packet { seq: 0, request: Request::Alive }).map_err(LauncherLost)
+    }
+
     /// Begins `action`; its outcome comes by [`Self::answered`], or at once
     /// when it could not even be asked for. `Fetch` is not for the launcher.
     ///

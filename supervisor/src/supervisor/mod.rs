@@ -9,6 +9,7 @@
 mod describe;
 pub mod durable;
 pub mod executor;
+mod heart;
 pub mod judge;
 pub mod ledger_file;
 mod node;
@@ -38,6 +39,7 @@ use crate::control::server::ServerError;
 use crate::control::{Ask, Server};
 use crate::layers::LayerError;
 use executor::LauncherLost;
+use heart::Heart;
 use node::Node;
 
 /// Events that wait for the loop; whoever has more waits too.
@@ -114,8 +116,11 @@ pub fn run(config: Config) -> Result<(), SupervisorError> {
         move |ask| sender.send(Event::Ask(ask)).is_ok(),
     )?;
     node.connect();
-    while hear(&mut node, &events)? {
+    let mut heart = Heart::from_environment();
+    node.beat_if_due(&mut heart)?;
+    while hear(&mut node, &events, heart.next())? {
         node.settle(clock::boot_now())?;
+        node.beat_if_due(&mut heart)?;
     }
     // Whoever still sends gets an error instead of waiting for the loop.
     drop(events);
@@ -125,8 +130,12 @@ pub fn run(config: Config) -> Result<(), SupervisorError> {
 
 /// Waits for the next event or for the time to look again, and handles what
 /// is there; false when the process is to end.
-fn hear(node: &mut Node, events: &Receiver<Event>) -> Result<bool, SupervisorError> {
-    let mut next = match node.wake_at() {
+fn hear(
+    node: &mut Node,
+    events: &Receiver<Event>,
+    beat_at: Option<Millis>,
+) -> Result<bool, SupervisorError> {
+    let mut next = match node.wake_at().into_iter().chain(beat_at).min() {
         None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(at) => events.recv_timeout(wait(at, clock::boot_now())),
     };

@@ -7,7 +7,8 @@ use wherry_runtime::proto::{ContainerState, Notice, PodReport};
 
 use super::Node;
 use crate::clock;
-use crate::supervisor::executor::Outcome;
+use crate::supervisor::executor::{LauncherLost, Outcome};
+use crate::supervisor::heart::Heart;
 use crate::supervisor::translate;
 
 impl Node {
@@ -113,6 +114,30 @@ impl Node {
         self.prune_volumes();
         let text = format!("wherry {} found {found} pods", env!("CARGO_PKG_VERSION"));
         self.tell(EventKind::Started, "", &text, clock::boot_now());
+        self.tell_of_booting();
+    }
+
+    /// What went wrong before the node was there, if it is the machine's own
+    /// first program that knows: told once.
+    fn tell_of_booting(&mut self) {
+        let Ok(problems) = std::fs::read_to_string(wherry_runtime::init::REPORT_PATH) else {
+            return;
+        };
+        for problem in problems.lines() {
+            let text = format!("while booting: {problem}");
+            self.tell(EventKind::Started, "", &text, clock::boot_now());
+        }
+        if let Err(error) = std::fs::remove_file(wherry_runtime::init::REPORT_PATH) {
+            log::warn!("{}: {error}", wherry_runtime::init::REPORT_PATH);
+        }
+    }
+
+    /// Proves that the loop goes on, if somebody wants to know.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn beat_if_due(&mut self, heart: &mut Heart) -> Result<(), LauncherLost> {
+        if heart.is_due(clock::boot_now()) { self.executor.beat() } else { Ok(()) }
     }
 
     pub(super) fn container_is(&mut self, pod: &Name, container: &Name, state: ContainerState) {
