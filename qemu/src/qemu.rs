@@ -45,7 +45,8 @@ fn words(machine: &Machine, files: &Files) -> Vec<OsString> {
     add("-accel tcg -display none -nodefaults -no-user-config -no-reboot");
     add(&format!("-m {}M -smp {}", machine.memory_mib, machine.processors));
     add("-device virtio-serial-device");
-    add("-device virtconsole,chardev=shell -device virtconsole,chardev=terminal");
+    // The guest's scripts know them as /dev/hvc0 and /dev/vport*p1.
+    add("-device virtconsole,chardev=terminal,nr=0 -device virtserialport,chardev=shell,nr=1");
     add("-device virtio-net-device,netdev=net0,mac=52:54:00:77:68:79");
     if machine.watchdog && has_pci_watchdog(machine) {
         add("-device i6300esb");

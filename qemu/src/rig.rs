@@ -23,8 +23,7 @@ use crate::{boot, modules, packages, qemu, qmp, tree};
 const ANSWER_EXTRA: Duration = Duration::from_secs(15);
 /// How long moving a file may take.
 const FILE_LIMIT: Duration = Duration::from_secs(120);
-/// What a file that is fetched may have, in bytes; as much as a small
-/// machine's memory.
+/// The status of a command that SIGKILL ended.
 const KILLED: i32 = 128 + 9;
 /// How long SIGKILL may take, and QEMU's end after a shell's.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -300,7 +299,7 @@ impl Rig {
         self.parts.shown()
     }
 
-    /// A connection to the second virtio console, for a person's shell.
+    /// A connection to the virtio console, for a person's shell.
     ///
     /// # Errors
     /// No more descriptors.

@@ -1,6 +1,6 @@
 //! Speaks with the machine's `rig-shell` (`guest/rig-shell`), which says what
-//! lines mean, over the virtio console's socket. Words travel as words: no
-//! shell reads them.
+//! lines mean, over a virtio port's socket. Words travel as words: no shell
+//! reads them.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

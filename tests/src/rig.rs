@@ -31,9 +31,6 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long one machine may run: the longest scenario takes a third of it.
 const MACHINE_LIMIT: Duration = Duration::from_secs(600);
 
-/// What the node logs, on the machine.
-const LOG: &str = "/tmp/node.log";
-
 /// Prints a line for each process of the cgroups below `$1`: its number, and
 /// what its `stat` says.
 const PROCESSES: &str = "find \"/sys/fs/cgroup/$1\" -name cgroup.procs -exec cat {} + |
@@ -57,12 +54,7 @@ pub struct Plan<'a> {
 #[derive(Debug)]
 pub struct Board {
     rig: Rig,
-    /// The process that keeps the launcher running.
-    parent: i32,
 }
-
-/// Keeps `$1 run` running.
-const LOOP: &str = "while :; do WHERRY_LOG=info \"$1\" run; sleep 0.1; done";
 
 impl Board {
     /// Boots it; returns when its shell answers. Wherry is its first program.
@@ -72,7 +64,7 @@ impl Board {
     pub fn boot(host: &Host, plan: &Plan<'_>) -> Result<Self> {
         let mut machine = Machine::new(plan.arch);
         machine.memory_mib = plan.memory_mib;
-        machine.init = Init::Busybox;
+        machine.init = Init::Wherry;
         machine.disk = Some(plan.disk.to_owned());
         machine.enter = host.enter_wan().map(OsString::from).to_vec();
         machine.time_limit = MACHINE_LIMIT;
@@ -84,21 +76,13 @@ impl Board {
         let config = configuration(plan.cloud_part, &format!("data_dir = \"{DATA}\"\n"), "");
         machine.files =
             vec![File::new(BINARY, 0o755, wherry), File::new(CONFIGURATION, 0o600, config)];
-        let rig = machine.boot()?;
-        let parent = rig.start(&["sh", "-c", LOOP, "node", BINARY], LOG)?;
-        Ok(Self { rig, parent: i32::try_from(parent)? })
+        Ok(Self { rig: machine.boot()? })
     }
 
-    /// The process that keeps the launcher running.
-    #[must_use]
-    pub fn parent(&self) -> i32 {
-        self.parent
-    }
-
-    /// What the node logged.
+    /// What the kernel and the node logged.
     #[must_use]
     pub fn log(&self) -> String {
-        self.text(LOG).unwrap_or_else(|error| format!("{error:#}"))
+        self.run(&["dmesg"]).unwrap_or_else(|error| format!("{error:#}"))
     }
 
     #[must_use]
@@ -123,7 +107,7 @@ impl Board {
     /// It does not end, or not in order.
     pub fn power_off(self) -> Result<()> {
         self.is_well()?;
-        self.rig.start(&["poweroff"], "/tmp/poweroff")?;
+        self.rig.start(&[BINARY, "poweroff"], "/tmp/poweroff")?;
         self.rig.wait_power_off(PATIENCE)?;
         self.is_well()
     }

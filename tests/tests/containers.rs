@@ -1,6 +1,6 @@
 //! Containers, as scenarios of this machine's node.
 
-use wherry_tests::scenario::{ends, isolation, logs};
+use wherry_tests::scenario::{ends, isolation, logs, sealing};
 use wherry_tests::shop::Shop;
 use wherry_tests::world::with_gateway;
 
@@ -28,4 +28,9 @@ fn logs_are_kept_and_found() {
         node.wait_running(1)?;
         logs::are_kept_and_found(cloud, node)
     });
+}
+
+#[test]
+fn what_runs_as_launcher_cannot_be_changed() {
+    with_gateway("seal", |_, _, node| sealing::holds(node));
 }

@@ -81,9 +81,7 @@ impl Obstacle {
 /// # Errors
 /// What `work` says; [`Obstacle::TimedOut`] after ten seconds, and then the
 /// child is killed; [`Obstacle::Failed`] when it could not report.
-pub fn in_child<T: Serialize + DeserializeOwned>(
-    work: impl FnOnce() -> Trial<T>,
-) -> Trial<T> {
+pub fn in_child<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> Trial<T>) -> Trial<T> {
     let failed = |error: io::Error| Obstacle::Failed(error.to_string());
     let (mut reader, writer) = io::pipe().map_err(failed)?;
     fcntl(reader.as_raw_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,7 +20,7 @@ use wherry_rig::replay::{Image, Log, Random, Replay, Syncs};
 use super::check::{Finding, Subject, check};
 use super::disk::own_mounts;
 use super::marks::{Known, Mark};
-use crate::run::{run, tool};
+use crate::run::{run, tool, wait_for};
 
 /// Failed states that are told in full.
 const TOLD_MAX: usize = 10;
@@ -31,6 +31,8 @@ const SOON: usize = 24;
 /// one, nor does `e2fsck -p` mend it: it counts on flash, which writes pages
 /// of at least this size. All other writes may be torn.
 const SUPERBLOCK: Range<u64> = 0..4096;
+/// sled's last thread closes its file a moment after the database was dropped.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// For all states of one run.
 const SECONDS_MAX: &str = "420";
 
@@ -140,16 +142,20 @@ pub fn work(plan: &Plan) -> Result<Outcome> {
     let room = tempfile::Builder::new().prefix(crate::PREFIX).tempdir()?;
     // In RAM: the states of a disk need no disk.
     mount(Some("tmpfs"), room.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
-    let (image, point) = (room.path().join("image"), room.path().join("disk"));
+    let point = room.path().join("disk");
     std::fs::create_dir(&point)?;
     let log = Log::read(&plan.record)?;
     let mut replay = plan.replay(&log)?;
     let mut outcome = Outcome { entries: log.len(), flushes: log.flushes(), ..Outcome::default() };
     for (state, entries) in cuts(plan, &log).into_iter().enumerate() {
         replay.advance(entries);
+        // A name of its own: `mount` takes a loop device that is still there
+        // for the same file, with what it has in its cache.
+        let image = room.path().join(format!("image-{state}"));
         replay.cut(&File::create(&image)?, &mut plan.random(state))?;
         let known = Known::at(&plan.marks, log.position(entries));
         let findings = look(plan, &image, &point, &known)?;
+        std::fs::remove_file(&image)?;
         outcome.cached_writes += replay.cached();
         outcome.add(Failure { state, entries, findings });
     }
@@ -204,7 +210,11 @@ fn look(plan: &Plan, image: &Path, point: &Path, known: &Known) -> Result<Vec<Fi
     }
     let data = point.join(&plan.data);
     let findings = catch_unwind(AssertUnwindSafe(|| check(&data, &plan.node, known)));
-    umount2(point, MntFlags::MNT_DETACH)?;
+    // Not lazily: the next state must not meet this one's file system.
+    wait_for("the end of the store's threads", CLOSE_PATIENCE, || {
+        umount2(point, MntFlags::empty())?;
+        Ok(Some(()))
+    })?;
     Ok(findings.unwrap_or_else(|_| {
         vec![Finding { subject: Subject::Store, text: "opening it panics".into() }]
     }))

@@ -93,7 +93,7 @@ fn masked(place: &dyn Place, pid: i32) -> Result<()> {
 
 fn devices(place: &dyn Place, pid: i32) -> Result<()> {
     let usual = [
-        "console", "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm",
+        "console", "core", "fd", "full", "kcore", "mqueue", "null", "ptmx", "pts", "random", "shm",
         "stderr", "stdin", "stdout", "tty", "urandom", "zero",
     ];
     let devices = place.names(&format!("/proc/{pid}/root/dev"))?;

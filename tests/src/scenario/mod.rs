@@ -7,4 +7,5 @@ pub mod deaths;
 pub mod ends;
 pub mod isolation;
 pub mod logs;
+pub mod sealing;
 pub mod upgrade;

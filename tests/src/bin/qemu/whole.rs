@@ -10,7 +10,7 @@ use wherry_tests::node::Node;
 use wherry_tests::package::start_rollout;
 use wherry_tests::report::Report;
 use wherry_tests::rig::Board;
-use wherry_tests::scenario::{deaths, ends, isolation, logs, upgrade};
+use wherry_tests::scenario::{deaths, ends, isolation, logs, sealing, upgrade};
 use wherry_tests::shop::Shop;
 
 use crate::RigReport;
@@ -63,6 +63,12 @@ fn online(
     let host = site.host;
     let step =
         |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
+    step("`wherry check` says that it can run", &mut || {
+        let report = node.json(&["check"])?;
+        ensure!(report["can_run"] == true, "{report}");
+        Ok(())
+    })?;
+    step("what runs as launcher cannot be changed", &mut || sealing::holds(node))?;
     step("install: a bus, then two pods of nginx and lion", &mut || {
         Shop::default().package().roll_out(&site.cloud, host)?;
         node.wait_running(1)?;
@@ -95,11 +101,6 @@ fn online(
         start_rollout(&site.cloud, "shop@2.0.0.1")?;
         node.wait_running(5)?;
         upgrade::answers(node, "2.0.0", "mane=short\n")
-    })?;
-    step("`wherry check` says that it can run", &mut || {
-        let report = node.json(&["check"])?;
-        ensure!(report["can_run"] == true, "{report}");
-        Ok(())
     })?;
     step("the kernel is well", &mut || board.is_well())?;
     Ok(memory)
