@@ -9,6 +9,7 @@
 
 pub mod envelope;
 pub mod frame;
+pub mod health;
 pub mod id;
 pub mod limits;
 pub mod message;

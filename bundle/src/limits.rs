@@ -47,6 +47,14 @@ pub const PATH_BYTES_MAX: usize = 255;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// Grace between SIGTERM and SIGKILL that a pod may ask for, in seconds.
 pub const GRACE_SECONDS_MAX: u32 = 600;
+/// Any length of time in a probe, in seconds: a day.
+pub const PROBE_SECONDS_MAX: u32 = 86_400;
+/// Results in a row that a probe may ask for.
+pub const PROBE_COUNT_MAX: u32 = 1_000;
+/// An upgrade's stability window or hold, in seconds: thirty days.
+pub const UPGRADE_SECONDS_MAX: u32 = 30 * 86_400;
+/// Boots that an upgrade may be allowed before it was good.
+pub const UPGRADE_BOOTS_MAX: u32 = 1_000;
 
 /// Cuts `text` to [`TEXT_BYTES_MAX`], at a character's boundary.
 #[must_use]

@@ -89,6 +89,35 @@ pub enum Phase {
     Running,
 }
 
+/// Why a generation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// A deployment came no further for so long; `pod` is the one that is not
+    /// available, if one was made.
+    ProgressDeadline { deployment: Name, seconds: u64, pod: Option<Name>, exit: Option<Exit> },
+    /// A container of a new pod ended again and again.
+    CrashLoop { pod: Name, container: Name, starts: u32, exit: Exit },
+    /// The node booted so often without the generation becoming good.
+    BootLoop { boots: u32 },
+}
+
+impl core::fmt::Display for Cause {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::ProgressDeadline { deployment, seconds, pod, exit } => {
+                write!(f, "deployment {deployment} came no further for {seconds} s")?;
+                pod.iter().try_for_each(|pod| write!(f, "; pod {pod} is not available"))?;
+                exit.iter().try_for_each(|exit| write!(f, "; last ended by {exit}"))
+            }
+            Self::CrashLoop { pod, container, starts, exit } => {
+                write!(f, "container {container} of pod {pod} failed {starts} times: {exit}")
+            }
+            Self::BootLoop { boots } => write!(f, "the node booted {boots} times"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// 0 when not even that could be trusted.

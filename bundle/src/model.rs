@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX,
     DEPLOYMENTS_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX,
-    PORTS_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+    PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use crate::{BuildVersion, Digest, Generation, Name};
 
@@ -29,6 +30,7 @@ pub struct Bundle {
     pub configs: Vec<Config>,
     /// Every image that a container names, ordered by digest.
     pub images: Vec<Image>,
+    pub upgrade: UpgradePolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +102,8 @@ pub struct Container {
     pub mounts: Vec<Mount>,
     /// The signal number that asks it to stop; the image may choose it.
     pub stop_signal: u8,
+    pub probes: Probes,
+    pub pre_stop: Option<PreStop>,
 }
 
 /// Linux' capabilities, each at its number (`linux/capability.h`).
@@ -255,6 +259,13 @@ impl Bundle {
     /// The first thing that is wrong.
     pub fn validate(&self) -> Result<(), InvalidBundle> {
         check(self.generation.0 > 0, "generation", || "must be at least 1".into())?;
+        at_most("upgrade.boots", self.upgrade.boots_max as usize, UPGRADE_BOOTS_MAX as usize)?;
+        for (at, seconds) in [
+            ("upgrade.stable (seconds)", self.upgrade.stable_seconds),
+            ("upgrade.hold (seconds)", self.upgrade.hold_seconds_max),
+        ] {
+            at_most(at, seconds as usize, UPGRADE_SECONDS_MAX as usize)?;
+        }
         at_most("deployments", self.deployments.len(), DEPLOYMENTS_MAX)?;
         at_most("images", self.images.len(), IMAGES_MAX)?;
         at_most("configs", self.configs.len(), CONFIGS_MAX)?;
@@ -451,6 +462,7 @@ impl Container {
             format!("`{}` is not a plain absolute path outside /proc", self.working_dir)
         })?;
         check((1..=64).contains(&self.stop_signal), at, || "unknown stop signal".into())?;
+        self.validate_health(at, pod)?;
         for port in &self.ports {
             check(port.container_port > 0 && port.host_port != Some(0), at, || {
                 "a port must be 1 to 65535".into()
@@ -475,6 +487,30 @@ impl Container {
             }
         }
         Ok(())
+    }
+}
+
+impl Container {
+    fn validate_health(&self, at: &str, pod: &PodTemplate) -> Result<(), InvalidBundle> {
+        for (name, probe) in self.probes.iter() {
+            words(&format!("{at}.{name}"), probe.check.words().into_iter())?;
+        }
+        if let Some((name, what)) = self.probes.fault() {
+            return Err(InvalidBundle { at: format!("{at}.{name}"), what });
+        }
+        let at = format!("{at}.preStop");
+        match &self.pre_stop {
+            None => Ok(()),
+            Some(PreStop::Run(run)) => {
+                words(&at, run.words().into_iter())?;
+                run.fault().map_or(Ok(()), |what| Err(InvalidBundle { at, what }))
+            }
+            Some(PreStop::Sleep { seconds }) => {
+                check(*seconds <= pod.termination_grace_seconds, &at, || {
+                    "must not be longer than terminationGracePeriodSeconds".into()
+                })
+            }
+        }
     }
 }
 

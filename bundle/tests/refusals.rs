@@ -6,6 +6,8 @@ mod sample;
 
 use ed25519_dalek::SigningKey;
 use wherry_bundle::envelope::{self, EnvelopeError};
+use wherry_bundle::health::{Check, PreStop, Probe};
+use wherry_bundle::model::Container;
 use wherry_bundle::model::Strategy;
 use wherry_bundle::{Bundle, Digest};
 
@@ -70,7 +72,7 @@ fn an_unknown_schema_is_named_although_its_signature_holds() {
     let signature = key(1).sign(&message).to_bytes();
     bytes[13..77].copy_from_slice(&signature);
     let error = open(&bytes).unwrap_err().to_string();
-    assert_eq!(error, "bundle schema 9 is not known here (this build reads 1): update the reader");
+    assert_eq!(error, "bundle schema 9 is not known here (this build reads 2): update the reader");
 }
 
 #[test]
@@ -130,6 +132,40 @@ fn invalid_contents_are_refused_with_the_place() {
         },
         "not a plain file name",
     );
+}
+
+#[test]
+fn invalid_probes_are_refused_with_the_place() {
+    type Change = fn(&mut Container);
+    let cases: [(Change, &str); 9] = [
+        (|c| startup(c).success_threshold = 2, "startupProbe: successThreshold must be 1"),
+        (|c| readiness(c).period_seconds = 0, "readinessProbe: periodSeconds must be 1 to"),
+        (|c| readiness(c).timeout_seconds = 90_000, "timeoutSeconds must be 1 to 86400"),
+        (|c| readiness(c).failure_threshold = 0, "failureThreshold must be 1"),
+        (|c| readiness(c).check = Check::TcpConnect { port: 0 }, "1 to 65535"),
+        (|c| startup(c).check = Check::Exec { args: vec![] }, "the command is empty"),
+        (|c| path(c, "ready"), "`ready` is not a plain absolute path"),
+        (|c| path(c, "/a HTTP/1.1\r\nX: y"), "is not a plain absolute path"),
+        (|c| c.pre_stop = Some(PreStop::Sleep { seconds: 31 }), "preStop: must not be longer"),
+    ];
+    for (change, why) in cases {
+        refused(|b| change(&mut b.deployments[1].pod.containers[0]), why);
+    }
+    refused(|b| b.upgrade.boots_max = 1_001, "upgrade.boots");
+    refused(|b| b.upgrade.stable_seconds = u32::MAX, "upgrade.stable");
+}
+
+fn startup(container: &mut Container) -> &mut Probe {
+    container.probes.startup.as_mut().unwrap()
+}
+
+fn readiness(container: &mut Container) -> &mut Probe {
+    container.probes.readiness.as_mut().unwrap()
+}
+
+fn path(container: &mut Container, path: &str) {
+    readiness(container).check =
+        Check::HttpGet { port: 80, path: path.into(), headers: Vec::new() };
 }
 
 #[test]

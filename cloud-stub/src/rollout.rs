@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::PoisonError;
 
 use wherry_bundle::envelope::{self, EnvelopeError};
+use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::model::{Bundle, Config, ConfigRef, Deployment, Image, VersionRef};
 use wherry_bundle::{Digest, Generation, Name};
 
@@ -160,6 +161,7 @@ impl Compiler<'_> {
             deployments: parts.deployments.into_values().collect(),
             configs: parts.configs.into_values().map(|(_, config)| config).collect(),
             images: parts.images.into_values().collect(),
+            upgrade: UpgradePolicy::default(),
         };
         if problems.is_empty()
             && let Err(error) = envelope::seal(&bundle, &self.cloud.key)

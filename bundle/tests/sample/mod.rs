@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Bundle, Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate,
     Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
@@ -58,6 +59,7 @@ pub fn bundle() -> Bundle {
         deployments: vec![db, web],
         configs: vec![config],
         images: vec![image],
+        upgrade: UpgradePolicy { stable_seconds: 90, boots_max: 2, hold_seconds_max: 3_600 },
     }
 }
 
@@ -86,8 +88,27 @@ fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> D
                 resources: Resources { cpu_millis: Some(250), memory_bytes: Some(64 << 20) },
                 mounts: Vec::new(),
                 stop_signal: 15,
+                probes: probes(),
+                pre_stop: Some(PreStop::Sleep { seconds: 5 }),
             }],
             volumes: Vec::new(),
         },
+    }
+}
+
+fn probes() -> Probes {
+    let probe = |check, success_threshold| Probe {
+        check,
+        initial_delay_seconds: 1,
+        period_seconds: 10,
+        timeout_seconds: 2,
+        success_threshold,
+        failure_threshold: 3,
+    };
+    let headers = vec![("Host".to_owned(), "lion".to_owned())];
+    Probes {
+        startup: Some(probe(Check::Exec { args: vec!["/bin/roar".into()] }, 1)),
+        liveness: Some(probe(Check::TcpConnect { port: 80 }, 1)),
+        readiness: Some(probe(Check::HttpGet { port: 80, path: "/ready".into(), headers }, 2)),
     }
 }

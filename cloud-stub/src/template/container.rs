@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wherry_bundle::health::Probes;
 use wherry_bundle::model::{
     CAPABILITIES, Container, Image, Mount, Port, Protocol, Resources, is_container_path,
 };
@@ -63,6 +64,8 @@ pub(super) fn container(
         resources: resources?,
         mounts: mounts?,
         stop_signal: image.stop_signal,
+        probes: Probes::default(),
+        pre_stop: None,
     })
 }
 

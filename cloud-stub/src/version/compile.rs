@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::model::{
     Bundle, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef, Volume,
 };
@@ -119,6 +120,7 @@ fn check(package: &VersionPackage, compiled: &Compiled, problems: &Problems) {
         deployments: compiled.deployments.clone(),
         configs: compiled.configs.clone(),
         images: compiled.images.clone(),
+        upgrade: UpgradePolicy::default(),
     };
     if let Err(error) = bundle.validate() {
         together(problems, error.at, error.what);

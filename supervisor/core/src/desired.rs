@@ -26,6 +26,7 @@ impl Workload {
             replicas: deployment.replicas,
             strategy: deployment.strategy,
             min_ready: seconds(deployment.min_ready_seconds),
+            progress_deadline: seconds(deployment.progress_deadline_seconds),
             after: deployment.after.clone(),
             restart_policy: pod.restart_policy,
             grace: seconds(pod.termination_grace_seconds),

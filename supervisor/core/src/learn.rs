@@ -145,7 +145,7 @@ impl Subject<'_> {
     /// A pod that is available stays so while nothing in it restarts, even if
     /// a newer bundle asks for a longer trial.
     fn learn_availability(&self, min_ready: Millis, entry: &mut PodLedger, draft: &mut Draft<'_>) {
-        let Some(since) = pods::ready_since(self.pod) else {
+        let Some(since) = pods::standing(self.pod, entry, self.adopted) else {
             entry.available_since = None;
             return;
         };

@@ -1,7 +1,8 @@
 //! The reconciler: `reconcile(desired, observed, ledger, now) -> Plan`.
 //!
 //! Duties: decide everything that a node does with its pods: start order,
-//! restarts and back-off, replacement, what is published, what is fetched.
+//! restarts and back-off, replacement, what is published, what is fetched,
+//! and whether a generation is good or has failed.
 //! Never here: files, sockets, clocks, randomness, threads, logging. Time and
 //! every outcome are inputs; the same inputs give the same plan.
 //!
@@ -26,6 +27,7 @@ mod reconcile;
 mod rolling;
 pub mod status;
 pub mod stopping;
+pub mod upgrade;
 
 pub use ledger::Ledger;
 pub use model::*;

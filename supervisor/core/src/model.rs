@@ -53,6 +53,8 @@ pub struct Workload {
     pub replicas: u16,
     pub strategy: Strategy,
     pub min_ready: Millis,
+    /// Without progress for this long, an upgrade of it has failed.
+    pub progress_deadline: Millis,
     pub after: BTreeSet<Name>,
     pub restart_policy: RestartPolicy,
     /// Between SIGTERM and SIGKILL.
@@ -109,6 +111,22 @@ pub struct ObservedPod {
     /// says so.
     pub restart_policy: RestartPolicy,
     pub grace: Millis,
+    /// What the readiness probes of running containers say; a container
+    /// without a word here is ready from its start.
+    pub health: BTreeMap<Name, Health>,
+}
+
+/// What a running container's probes have come to, by their thresholds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It ran before anybody who is there now asked: what was known of it
+    /// holds until the first verdict.
+    Unknown,
+    NotReady,
+    /// After [`Self::Unknown`], since its start.
+    Ready {
+        since: Millis,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use wherry_bundle::{Digest, Generation, Name};
 
 use crate::draft::Draft;
 use crate::ledger::{Ledger, PodLedger, Stopping};
-use crate::model::{Action, Millis, Observed, ObservedContainer, ObservedPod, Workload};
+use crate::model::{Action, Health, Millis, Observed, ObservedContainer, ObservedPod, Workload};
 
 /// A pod that is there or is about to be, as decisions need it.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
     let planned = entry.planned.as_ref();
     let states = || seen.into_iter().flat_map(|pod| pod.containers.values());
     let runs = |state: &ObservedContainer| matches!(state, ObservedContainer::Running { .. });
-    let ready_since = seen.and_then(ready_since);
+    let ready_since = seen.and_then(|pod| standing(pod, entry, false));
     let starting = is_starting(name, observed);
     Some(Pod {
         name: name.clone(),
@@ -95,8 +95,8 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
     })
 }
 
-/// The start of the container that started last, if all containers run or
-/// have done what they were there for.
+/// The moment since which all containers run and are ready, or have done what
+/// they were there for.
 ///
 /// It comes from the kernel, so that no loss of memory takes a pod's
 /// availability away.
@@ -104,14 +104,34 @@ pub(crate) fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     if !pod.complete {
         return None;
     }
-    let starts = pod.containers.values().map(|state| match *state {
-        ObservedContainer::Running { since } => Some(since),
+    let starts = pod.containers.iter().map(|(name, state)| match *state {
+        ObservedContainer::Running { since } => match pod.health.get(name) {
+            Some(Health::NotReady) => None,
+            // Ready since a moment that its start need not reach.
+            Some(Health::Ready { since: ready }) => Some(since.max(*ready)),
+            Some(Health::Unknown) | None => Some(since),
+        },
         ObservedContainer::Exited { exit: Exit::Code(0), started, .. } => {
             (!restarts(pod.restart_policy, Exit::Code(0))).then_some(started)
         }
         ObservedContainer::Exited { .. } | ObservedContainer::Defined => None,
     });
     starts.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
+/// As [`ready_since`], with what was known of it before where nobody could ask
+/// since. A pod of which nothing is known is taken for ready: it runs, and
+/// taking it out of service would be our own doing.
+pub(crate) fn standing(pod: &ObservedPod, entry: &PodLedger, adopted: bool) -> Option<Millis> {
+    let since = ready_since(pod)?;
+    let unknown = pod.health.iter().any(|(name, health)| {
+        let runs = matches!(pod.containers.get(name), Some(ObservedContainer::Running { .. }));
+        runs && *health == Health::Unknown
+    });
+    if unknown && !adopted {
+        return entry.available_since.filter(|known| *known >= since);
+    }
+    Some(since)
 }
 
 /// Whether a container that ended by `exit` is to be started again.

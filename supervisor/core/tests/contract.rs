@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{
     Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy,
@@ -95,6 +96,8 @@ fn a_bundle_becomes_what_decisions_need() {
         resources: Resources::default(),
         mounts: Vec::new(),
         stop_signal: 15,
+        probes: Probes::default(),
+        pre_stop: None,
     };
     let deployment = Deployment {
         name: name("web"),
@@ -124,6 +127,7 @@ fn a_bundle_becomes_what_decisions_need() {
         deployments: vec![deployment],
         configs: Vec::new(),
         images: vec![image],
+        upgrade: UpgradePolicy::default(),
     };
     bundle.validate().unwrap();
     let desired = Desired::of(&bundle);

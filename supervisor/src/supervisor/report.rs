@@ -250,6 +250,7 @@ mod tests {
             containers: BTreeMap::from([(lion.clone(), since)]),
             restart_policy: wherry_bundle::model::RestartPolicy::Always,
             grace: Millis(0),
+            health: BTreeMap::new(),
         };
         let observed =
             Observed { pods: BTreeMap::from([(web.clone(), pod)]), ..Observed::default() };

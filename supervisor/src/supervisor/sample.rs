@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate, Port,
     Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
@@ -37,6 +38,7 @@ pub fn bundle() -> Bundle {
             reference: "lion:1.0.0".into(),
             layers: vec![layer(b"base"), layer(b"top")],
         }],
+        upgrade: UpgradePolicy::default(),
     }
 }
 
@@ -101,5 +103,7 @@ fn container() -> Container {
             mount("keys", "/etc/key.pem", Some("key.pem")),
         ],
         stop_signal: 15,
+        probes: Probes::default(),
+        pre_stop: None,
     }
 }

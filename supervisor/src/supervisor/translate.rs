@@ -1,6 +1,7 @@
 //! Between the launcher's words and the reconciler's: addresses and host
 //! numbers, reports and observations. Pure.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use heapless::Vec as Bounded;
@@ -25,6 +26,7 @@ pub fn observed_pod(report: &PodReport, subnet: Subnet) -> ObservedPod {
         containers: containers.collect(),
         restart_policy: report.restart_policy,
         grace: Millis(report.grace_millis),
+        health: BTreeMap::new(),
     }
 }
 
@@ -41,6 +43,7 @@ pub fn created_pod(order: &PodOrder, address: Option<u16>) -> ObservedPod {
         containers: containers.map(|c| (c.name.clone(), ObservedContainer::Defined)).collect(),
         restart_policy: order.pod.restart_policy,
         grace: Millis(order.pod.grace_millis),
+        health: BTreeMap::new(),
     }
 }
 
@@ -89,7 +92,7 @@ fn service_of(name: &Name, service: &wherry_core::Service, subnet: Subnet) -> Op
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use wherry_bundle::Digest;
     use wherry_bundle::Generation;

@@ -15,6 +15,7 @@ use ed25519_dalek::SigningKey;
 use wherry::layers::Layers;
 use wherry::store::Store;
 use wherry_bundle::envelope;
+use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate, Port,
     Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
@@ -296,6 +297,7 @@ pub fn bundle(generation: u64, layer: Layer, deployments: Vec<Deployment>) -> Bu
             reference: "busybox:1".into(),
             layers: vec![layer],
         }],
+        upgrade: UpgradePolicy::default(),
     }
 }
 
@@ -350,6 +352,8 @@ fn container(text: &str, script: &str) -> Container {
             read_only: true,
         }],
         stop_signal: 15,
+        probes: Probes::default(),
+        pre_stop: None,
     }
 }
 

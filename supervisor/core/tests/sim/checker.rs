@@ -8,7 +8,8 @@ use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::ledger::Planned;
 use wherry_core::stopping::{DRAIN, UNPUBLISH_MAX};
 use wherry_core::{
-    Action, Desired, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan, Workload,
+    Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
+    Workload,
 };
 
 use crate::turn::{Turn, bounds, is_running, ready_since, wait};
@@ -128,7 +129,8 @@ impl Checker {
         for (name, pod) in &turn.observed.pods {
             self.seen.insert(name.clone());
             let min_ready = turn.desired.workloads.get(&pod.deployment).map(|w| w.min_ready);
-            match ready_since(pod) {
+            let adopted = !turn.before.pods.contains_key(name);
+            match self.standing(name, pod, adopted) {
                 Some(since) if turn.now.0 >= since.0 + min_ready.unwrap_or_default().0 => {
                     if turn.before.pods.get(name).is_none_or(|entry| entry.stopping.is_none()) {
                         self.available.insert(name.clone(), since);
@@ -178,8 +180,17 @@ impl Checker {
 
     fn is_available(&self, turn: &Turn<'_>, pod: &Name, ledger: &Ledger) -> bool {
         let stopping = ledger.pods.get(pod).is_some_and(|entry| entry.stopping.is_some());
-        let since = turn.observed.pods.get(pod).and_then(ready_since);
+        let seen = turn.observed.pods.get(pod);
+        let since = seen.and_then(|seen| self.standing(pod, seen, false));
         !stopping && since.is_some() && self.available.get(pod).copied() == since
+    }
+
+    /// Since when it is ready; while nobody knows, what was known holds.
+    fn standing(&self, name: &Name, pod: &ObservedPod, adopted: bool) -> Option<Millis> {
+        let since = ready_since(pod)?;
+        let asked = pod.health.values().all(|health| *health != Health::Unknown);
+        let known = self.available.get(name).copied().filter(|known| *known >= since);
+        if asked || adopted { Some(since) } else { known }
     }
 
     /// A pod of the desired form stops only because there are too many, or

@@ -48,6 +48,11 @@ pub fn program_of(hash: Digest) -> Program {
     panic!("no such hash: {hash}")
 }
 
+/// Has readiness probes in all its containers.
+pub fn is_probed(deployment: &Name) -> bool {
+    matches!(deployment.as_str(), "db" | "web")
+}
+
 /// A random bundle. A `sound` one has no broken form in it, so that a node
 /// can come to rest with it.
 pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
@@ -100,6 +105,7 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         hash: hash_of(deployment, form),
         replicas: u16::try_from(if host_network { 1 } else { rng.below(4) }).unwrap(),
         strategy,
+        progress_deadline: Millis(600_000),
         min_ready: Millis(*rng.pick(&[0, 0, 700, 5_000])),
         after,
         restart_policy: match deployment {

@@ -118,6 +118,7 @@ impl Node {
             14..=19 => self.world.crash_one(),
             20..=21 => self.world.lose_one(),
             22 => self.world.lose_a_layer(),
+            27..=31 => self.world.unready_one(),
             23..=25 => {
                 let pods = self.world.seen();
                 if !pods.is_empty() {

@@ -8,7 +8,8 @@ use wherry_bundle::message::Exit;
 use wherry_bundle::model::{RestartPolicy, Strategy};
 use wherry_core::ledger::Stopping;
 use wherry_core::{
-    Action, Desired, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan, Workload,
+    Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
+    Workload,
 };
 
 use crate::world::World;
@@ -124,9 +125,13 @@ pub fn is_running(state: &ObservedContainer) -> bool {
 
 pub fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     let mut latest = None;
-    for state in pod.containers.values() {
+    for (name, state) in &pod.containers {
         let start = match *state {
-            ObservedContainer::Running { since } => since,
+            ObservedContainer::Running { since } => match pod.health.get(name) {
+                Some(Health::NotReady) => return None,
+                Some(Health::Ready { since: ready }) => since.max(*ready),
+                Some(Health::Unknown) | None => since,
+            },
             ObservedContainer::Exited { exit: Exit::Code(0), started, .. }
                 if pod.restart_policy != RestartPolicy::Always =>
             {

@@ -8,7 +8,8 @@ use wherry_bundle::message::Exit;
 use wherry_bundle::model::{Layer, RestartPolicy};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::{
-    Action, Desired, Millis, Observed, ObservedContainer, ObservedPod, Publication, Workload,
+    Action, Desired, Health, Millis, Observed, ObservedContainer, ObservedPod, Publication,
+    Workload,
 };
 
 use crate::generate::{self, Program};
@@ -34,6 +35,8 @@ pub struct World {
     failures: BTreeMap<Action, String>,
     /// When running containers are going to end, and how.
     ends: BTreeMap<(Name, Name), (Millis, Exit)>,
+    /// When the readiness probes of running containers say yes.
+    ready: BTreeMap<(Name, Name), Millis>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ impl World {
             requests: BTreeMap::new(),
             failures: BTreeMap::new(),
             ends: BTreeMap::new(),
+            ready: BTreeMap::new(),
         }
     }
 
@@ -97,7 +101,7 @@ impl World {
     pub fn next_event(&self) -> Option<Millis> {
         let answers = self.requests.values().map(|request| request.answer_at);
         let ends = self.ends.values().map(|(at, _)| *at);
-        answers.chain(ends).chain(self.fetched_at).min()
+        answers.chain(ends).chain(self.ready.values().copied()).chain(self.fetched_at).min()
     }
 
     /// Lets time pass up to `now`, and everything happen that is due.
@@ -108,6 +112,7 @@ impl World {
         for ((pod, container), (at, exit)) in due {
             self.end(&pod, &container, exit, at);
         }
+        self.pass_probes();
         let due = self.requests.iter().filter(|(_, request)| request.answer_at <= now);
         let due: Vec<Action> = due.map(|(action, _)| action.clone()).collect();
         for action in due {
@@ -137,6 +142,48 @@ impl World {
         self.known = None;
         self.fetching.clear();
         self.fetched_at = None;
+        let running: Vec<(Name, Name)> = self.running().collect();
+        for (pod, container) in running {
+            let found = self.pods.get_mut(&pod).unwrap();
+            if let Some(health) = found.health.get_mut(&container) {
+                *health = Health::Unknown;
+                let at = self.later(10, 10_000);
+                self.ready.insert((pod, container), at);
+            }
+        }
+    }
+
+    fn pass_probes(&mut self) {
+        let due: Vec<_> = self.ready.iter().filter(|(_, at)| **at <= self.now).collect();
+        let due: Vec<_> = due.into_iter().map(|(key, at)| (key.clone(), *at)).collect();
+        for ((pod, container), at) in due {
+            self.ready.remove(&(pod.clone(), container.clone()));
+            let Some(found) = self.pods.get_mut(&pod) else { continue };
+            let Some(ObservedContainer::Running { since: start }) =
+                found.containers.get(&container).copied()
+            else {
+                continue;
+            };
+            let unknown = found.health.get(&container) == Some(&Health::Unknown);
+            let since = if unknown { start } else { at };
+            found.health.insert(container, Health::Ready { since });
+        }
+    }
+
+    /// A program says that it cannot serve, for a while.
+    pub fn unready_one(&mut self) {
+        let probed: Vec<(Name, Name)> = self.running().collect();
+        let probed: Vec<_> = probed
+            .into_iter()
+            .filter(|(pod, container)| self.pods[pod].health.contains_key(container))
+            .collect();
+        if probed.is_empty() {
+            return;
+        }
+        let (pod, container) = self.rng.pick(&probed).clone();
+        self.pods.get_mut(&pod).unwrap().health.insert(container.clone(), Health::NotReady);
+        let at = self.later(100, 30_000);
+        self.ready.insert((pod, container), at);
     }
 
     /// Only the layers outlive a loss of power.
@@ -145,6 +192,7 @@ impl World {
         self.restart_supervisor();
         self.pods.clear();
         self.ends.clear();
+        self.ready.clear();
         self.published = Publication::default();
         self.now = Millis(self.rng.between(500, 5_000));
     }
@@ -225,6 +273,7 @@ impl World {
                     containers: BTreeMap::new(),
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
+                    health: BTreeMap::new(),
                 });
                 assert_eq!(
                     (made.hash, made.generation, made.address),
@@ -258,6 +307,12 @@ impl World {
             return;
         }
         *state = ObservedContainer::Running { since: self.now };
+        if generate::is_probed(&found.deployment) {
+            found.health.insert(container.clone(), Health::NotReady);
+            let at = self.later(100, 20_000);
+            self.ready.insert((pod.clone(), container.clone()), at);
+        }
+        let found = &self.pods[pod];
         let end = match generate::program_of(found.hash) {
             Program::RunsOn => None,
             Program::Completes => Some((self.later(1, 30_000), Exit::Code(0))),
@@ -289,10 +344,12 @@ impl World {
         self.pods.remove(pod);
         self.hidden.remove(pod);
         self.ends.retain(|(name, _), _| name != pod);
+        self.ready.retain(|(name, _), _| name != pod);
     }
 
     fn end(&mut self, pod: &Name, container: &Name, exit: Exit, at: Millis) {
         self.ends.remove(&(pod.clone(), container.clone()));
+        self.ready.remove(&(pod.clone(), container.clone()));
         let found = self.pods.get_mut(pod).unwrap();
         let state = found.containers.get_mut(container).unwrap();
         if let ObservedContainer::Running { since } = *state {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ends;
+mod health;
 mod replacement;
 mod scenario;
 mod starts;

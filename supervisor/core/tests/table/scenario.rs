@@ -33,6 +33,7 @@ pub fn workload(form: &str) -> Workload {
         replicas: 1,
         strategy: Strategy::RollingUpdate { max_unavailable: 0, max_surge: 1 },
         min_ready: Millis(0),
+        progress_deadline: Millis(600_000),
         after: BTreeSet::new(),
         restart_policy: RestartPolicy::Always,
         grace: Millis(10_000),
@@ -175,6 +176,7 @@ impl Scenario {
                     containers: containers.map(|c| (c, ObservedContainer::Defined)).collect(),
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
+                    health: BTreeMap::new(),
                 };
                 self.observed.pods.insert(pod.clone(), made);
             }

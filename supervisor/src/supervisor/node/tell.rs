@@ -9,8 +9,8 @@ use crate::clock;
 use crate::store::NewEvent;
 use crate::supervisor::report::Facts;
 
-/// A generation that ran for so long without a pod missing is good.
-const GOOD_AFTER: Millis = Millis(60_000);
+/// A store that cannot take it now is asked again after this.
+const MARK_AGAIN_AFTER: Millis = Millis(60_000);
 /// Unacknowledged events that `wherry events` shows after a restart.
 const OLD_EVENTS_BYTES_MAX: usize = 64 * 1024;
 
@@ -55,14 +55,15 @@ impl Node {
                 now
             }
         };
-        let due = since.saturating_add(GOOD_AFTER);
+        let window = Millis(u64::from(bundle.upgrade.stable_seconds).saturating_mul(1_000));
+        let due = since.saturating_add(window);
         if now < due {
             return Some(due);
         }
         if let Err(error) = self.durable.mark_good(bundle) {
             log::warn!("generation {generation} is not marked as good yet: {error}");
             self.running_since = Some((generation, now));
-            return Some(now.saturating_add(GOOD_AFTER));
+            return Some(now.saturating_add(MARK_AGAIN_AFTER));
         }
         log::info!("generation {generation} is good");
         None

@@ -1,0 +1,187 @@
+//! Whether the generation under way is good, has failed, or needs more time.
+//!
+//! Pure judgement beside the reconciler, on the boot clock. Changes no pod:
+//! what follows from a verdict (which bundle is desired next, what is kept on
+//! disk) is the supervisor's.
+//!
+//! - A generation that was good once is not judged again.
+//! - It is *good* when all its pods were available for the stability window.
+//! - It has *failed* when the node booted too often, when a container of one of
+//!   its pods ends again and again, or when a deployment came no further for
+//!   its progress deadline.
+//! - Progress is one more pod available, or more bytes of its layers: a thin
+//!   uplink takes long, and that alone is no failure. A deployment that waits
+//!   for another has no deadline meanwhile; the other one has.
+
+use std::collections::BTreeMap;
+
+use wherry_bundle::health::UpgradePolicy;
+use wherry_bundle::message::{Cause, Exit, Phase};
+use wherry_bundle::{Digest, Generation, Name};
+
+use crate::ledger::Ledger;
+use crate::model::{Desired, Millis, Observed, Workload};
+use crate::order::{self, Gate};
+use crate::pods::{self, Pod};
+use crate::{publish, status};
+
+/// Starts in a row without a stable run that count as a crash loop: with the
+/// back-off between them, half a minute in which whatever it needs may come.
+pub const CRASH_LOOP_STARTS: u32 = 6;
+
+/// What the supervisor knows of the generation, apart from its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub policy: UpgradePolicy,
+    /// The last generation that was good; 0 when there never was one.
+    pub last_good: Generation,
+    /// Boots since the generation was taken up, the one of that time not
+    /// counted.
+    pub boots: u32,
+    /// What the node has of its layers, those under way included.
+    pub fetched_bytes: u64,
+}
+
+/// How far each deployment came, and when. In RAM: a new supervisor gives the
+/// deadline anew, as a reboot does, and the number of boots is bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    generation: Generation,
+    progress: BTreeMap<Name, Progress>,
+    /// Since when all pods are available.
+    running_since: Option<Millis>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    hash: Digest,
+    available: usize,
+    fetched_bytes: u64,
+    since: Millis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing to judge.
+    Settled,
+    /// To be asked again when something changes, and then at the latest.
+    UnderWay {
+        wake_at: Option<Millis>,
+    },
+    Good,
+    /// With nothing to go back to this is for people to know.
+    Failed(Cause),
+}
+
+impl Watch {
+    /// Judges the generation of `desired`; `ledger` is that of the last plan.
+    #[must_use]
+    pub fn judge(
+        &mut self,
+        facts: Facts,
+        desired: &Desired,
+        observed: &Observed,
+        ledger: &Ledger,
+        now: Millis,
+    ) -> Verdict {
+        if desired.generation == Generation(0) || desired.generation <= facts.last_good {
+            return Verdict::Settled;
+        }
+        if self.generation != desired.generation {
+            *self = Self { generation: desired.generation, ..Self::default() };
+        }
+        if facts.boots > facts.policy.boots_max {
+            return Verdict::Failed(Cause::BootLoop { boots: facts.boots });
+        }
+        let pods = pods::all(observed, ledger);
+        if let Some(cause) = crash_loop(desired, &pods, ledger) {
+            return Verdict::Failed(cause);
+        }
+        let wanted = publish::wanted(desired, ledger, &pods);
+        if status::node_phase(desired, observed, &pods, &wanted) == Phase::Running {
+            self.progress.clear();
+            // A pod may have gone and come back since it was last judged.
+            let newest = ledger.pods.values().filter_map(|entry| entry.available_since).max();
+            let since = (*self.running_since.get_or_insert(now)).max(newest.unwrap_or_default());
+            let stable = Millis(u64::from(facts.policy.stable_seconds).saturating_mul(1_000));
+            let due = since.saturating_add(stable);
+            return if now < due {
+                Verdict::UnderWay { wake_at: Some(due) }
+            } else {
+                Verdict::Good
+            };
+        }
+        self.running_since = None;
+        self.watch_progress(desired, observed, ledger, &pods, facts.fetched_bytes, now)
+    }
+
+    fn watch_progress(
+        &mut self,
+        desired: &Desired,
+        observed: &Observed,
+        ledger: &Ledger,
+        pods: &BTreeMap<Name, Pod>,
+        fetched_bytes: u64,
+        now: Millis,
+    ) -> Verdict {
+        let mut wake_at: Option<Millis> = None;
+        for (name, workload) in &desired.workloads {
+            let own = || pods.values().filter(|p| p.deployment == *name && is_new(p, workload));
+            let available = own().filter(|pod| pod.counts_as_available()).count();
+            let waits = match order::gate(name, workload, desired, observed, ledger, pods) {
+                Gate::Dependency(_) => true,
+                Gate::Open | Gate::Layers(_) => false,
+            };
+            if waits || available >= usize::from(workload.replicas) {
+                self.progress.remove(name);
+                continue;
+            }
+            let fresh = Progress { hash: workload.hash, available, fetched_bytes, since: now };
+            let known = self.progress.entry(name.clone()).or_insert(fresh);
+            let came_on = available > known.available || fetched_bytes > known.fetched_bytes;
+            if came_on || known.hash != workload.hash {
+                *known = fresh;
+            }
+            // A pod that was lost and came back is no progress.
+            let due = known.since.saturating_add(workload.progress_deadline);
+            if now >= due {
+                let pod = own().find(|pod| !pod.counts_as_available()).map(|pod| pod.name.clone());
+                let exit = pod.as_ref().and_then(|pod| last_exit(pod, ledger));
+                let seconds = workload.progress_deadline.0 / 1_000;
+                let deployment = name.clone();
+                return Verdict::Failed(Cause::ProgressDeadline { deployment, seconds, pod, exit });
+            }
+            wake_at = Some(wake_at.map_or(due, |earlier| earlier.min(due)));
+        }
+        Verdict::UnderWay { wake_at }
+    }
+}
+
+/// Of the form that the generation asks for.
+fn is_new(pod: &Pod, workload: &Workload) -> bool {
+    pod.stopping.is_none() && pod.hash == workload.hash
+}
+
+fn crash_loop(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &Ledger) -> Option<Cause> {
+    pods.values().find_map(|pod| {
+        // Only what this generation brought is its fault.
+        let workload = desired.workloads.get(&pod.deployment)?;
+        if !is_new(pod, workload) || pod.generation != desired.generation {
+            return None;
+        }
+        let entry = ledger.pods.get(&pod.name)?;
+        entry.containers.iter().find_map(|(container, known)| {
+            let starts = known.attempts.count;
+            // A start that failed has no exit; its deadline ends that.
+            let exit = known.last_exit.filter(|_| starts >= CRASH_LOOP_STARTS)?;
+            let (pod, container) = (pod.name.clone(), container.clone());
+            Some(Cause::CrashLoop { pod, container, starts, exit })
+        })
+    })
+}
+
+fn last_exit(pod: &Name, ledger: &Ledger) -> Option<Exit> {
+    let entry = ledger.pods.get(pod)?;
+    let last = entry.containers.values().filter(|known| known.last_exit.is_some());
+    last.max_by_key(|known| known.ended)?.last_exit
+}
