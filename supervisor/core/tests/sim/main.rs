@@ -5,7 +5,9 @@
 //! stop, the node has to come to rest with exactly what the last bundle asks
 //! for. A failing run prints its seed:
 //! `WHERRY_SIM_SEED=n cargo test -p wherry-core --test sim` repeats it, and
-//! `WHERRY_SIM_RUNS=n` makes more of them.
+//! `WHERRY_SIM_RUNS=n` makes more of them. `WHERRY_SIM_STEPS=n` goes on until
+//! there were so many plans (with `--profile sim` that is quick), and
+//! `WHERRY_SIM_REPORT=file` keeps the count.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,6 +18,8 @@ mod turn;
 mod world;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use wherry_bundle::Generation;
 use wherry_bundle::message::Phase;
@@ -32,6 +36,9 @@ const FAULTY_STEPS: u32 = 250;
 const CALM_STEPS_MAX: u32 = 3_000;
 /// The longest back-off, several times.
 const CALM_MILLIS_MAX: u64 = 3_600_000;
+/// As many as CI has processors.
+const THREADS: usize = 2;
+const FAILURES_MAX: u64 = 5;
 const TRACE_LINES: usize = 60;
 
 #[test]
@@ -41,12 +48,63 @@ fn it_holds_its_promises_and_comes_to_rest() {
         live(seed);
         return;
     }
-    for seed in 1..=number("WHERRY_SIM_RUNS").unwrap_or(RUNS) {
-        live(seed);
+    let tally = match number("WHERRY_SIM_STEPS") {
+        Some(steps) => run(u64::MAX, steps),
+        None => run(number("WHERRY_SIM_RUNS").unwrap_or(RUNS), u64::MAX),
+    };
+    println!("{}", tally.json());
+    if let Some(path) = std::env::var_os("WHERRY_SIM_REPORT") {
+        std::fs::write(path, tally.json()).unwrap();
+    }
+    assert_eq!(tally.failures, 0, "the seeds are above");
+}
+
+struct Tally {
+    seeds: u64,
+    steps: u64,
+    failures: u64,
+    took: Duration,
+}
+
+impl Tally {
+    fn json(&self) -> String {
+        let Self { seeds, steps, failures, took } = self;
+        let per_second = u128::from(*steps) * 1_000 / took.as_millis().max(1);
+        format!(
+            "{{\"seeds\": {seeds}, \"steps\": {steps}, \
+             \"steps_per_second\": {per_second}, \"failures\": {failures}}}\n"
+        )
     }
 }
 
-fn live(seed: u64) {
+/// Seeds from 1 on, until there were so many of them or of steps, or too many
+/// failed for anybody to read.
+fn run(seeds_max: u64, steps_max: u64) -> Tally {
+    let start = Instant::now();
+    let [seeds, steps, failures] = [const { AtomicU64::new(0) }; 3];
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while steps.load(Relaxed) < steps_max && failures.load(Relaxed) < FAILURES_MAX {
+                    let seed = seeds.fetch_add(1, Relaxed) + 1;
+                    if seed > seeds_max {
+                        seeds.fetch_sub(1, Relaxed);
+                        break;
+                    }
+                    match std::panic::catch_unwind(|| live(seed)) {
+                        Ok(count) => steps.fetch_add(count, Relaxed),
+                        Err(_) => failures.fetch_add(1, Relaxed),
+                    };
+                }
+            });
+        }
+    });
+    let [seeds, steps, failures] = [seeds, steps, failures].map(AtomicU64::into_inner);
+    Tally { seeds, steps, failures, took: start.elapsed() }
+}
+
+/// Returns the number of plans that were made and checked.
+fn live(seed: u64) -> u64 {
     let mut node = Node::new(seed);
     for _ in 0..FAULTY_STEPS {
         let plan = node.supervise();
@@ -54,10 +112,12 @@ fn live(seed: u64) {
         node.wait(&plan);
     }
     node.come_to_rest();
+    node.steps
 }
 
 struct Node {
     seed: u64,
+    steps: u64,
     world: World,
     desired: Desired,
     ledger: Ledger,
@@ -69,6 +129,7 @@ impl Node {
     fn new(seed: u64) -> Self {
         Self {
             seed,
+            steps: 0,
             world: World::new(Rng::new(seed)),
             desired: Desired::default(),
             ledger: Ledger::default(),
@@ -79,6 +140,7 @@ impl Node {
 
     /// One turn of the supervisor's loop.
     fn supervise(&mut self) -> Plan {
+        self.steps += 1;
         let now = self.world.now;
         let observed = self.world.observe();
         let plan = reconcile(&self.desired, &observed, &self.ledger, now);
