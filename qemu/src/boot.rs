@@ -67,6 +67,10 @@ pub(crate) fn boot(machine: &Machine) -> Result<Rig, Error> {
     let accept = |listener: &UnixListener| accept(listener, &process, &parts);
     let (shell, terminal, qmp) = (accept(&shell)?, accept(&terminal)?, accept(&qmp)?);
     let qmp = Qmp::new(qmp)?;
+    // Its kernel has not begun: nothing was sent before.
+    if !machine.cable {
+        qmp.set_link(qemu::NETWORK, false)?;
+    }
     let mut shell = Shell::new(shell).map_err(io_error(parts.files.shell.clone()))?;
     shell
         .wait_ready(machine.boot_limit)

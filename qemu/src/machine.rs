@@ -33,6 +33,8 @@ pub struct Machine {
     /// Host ports, on 127.0.0.1 of the network namespace that QEMU is in,
     /// that lead to ports of the machine.
     pub forwards: Vec<Forward>,
+    /// Whether the network cable is in from the start; see `Rig::link`.
+    pub cable: bool,
     /// More words of the kernel's command line.
     pub append: Vec<String>,
     /// Words before QEMU's command, as `nsenter --net=/run/netns/NAME`. The
@@ -102,6 +104,7 @@ impl Machine {
             files: Vec::new(),
             modules: modules.map(|&name| name.to_owned()).collect(),
             forwards: Vec::new(),
+            cable: true,
             append: Vec::new(),
             enter: Vec::new(),
             init: Init::Busybox,

@@ -46,7 +46,7 @@ pub struct Replay<'a> {
     durable: Image,
     /// Entries that are applied or in the cache.
     count: usize,
-    /// Those in the cache.
+    /// Those in the cache, and among them those that were made at once.
     cached: Vec<Entry>,
     whole: Range<u64>,
 }
@@ -88,7 +88,9 @@ impl<'a> Replay<'a> {
         let torn = [0, 0, 20][random.below(3)];
         for &entry in &self.cached {
             let data = self.log.data(entry);
-            if random.below(100) < torn && !self.whole.contains(&entry.offset) {
+            if self.is_forced(entry) {
+                file.write_all_at(data, entry.offset)?;
+            } else if random.below(100) < torn && !self.whole.contains(&entry.offset) {
                 for (index, sector) in data.chunks(SECTOR_BYTES).enumerate() {
                     if random.below(2) == 0 {
                         file.write_all_at(sector, entry.offset + (index * SECTOR_BYTES) as u64)?;
@@ -112,7 +114,12 @@ impl<'a> Replay<'a> {
     /// Writes that a cut now may take away.
     #[must_use]
     pub fn cached(&self) -> usize {
-        self.cached.len()
+        self.cached.iter().filter(|entry| !self.is_forced(**entry)).count()
+    }
+
+    /// It is on the disk as soon as it is done, whatever happens to others.
+    fn is_forced(&self, entry: Entry) -> bool {
+        self.syncs == Syncs::Honoured && entry.is_fua()
     }
 
     fn take(&mut self, entry: Entry) {
@@ -123,9 +130,9 @@ impl<'a> Replay<'a> {
                     self.settle(self.cached.len());
                 }
                 // Discarded sectors may keep what they held: they do here.
-                if has_data && entry.is_fua() {
-                    self.durable.write(entry.offset, self.log.data(entry));
-                } else if has_data {
+                // A write that is durable itself keeps its place, so that no
+                // older one in the cache is made over it.
+                if has_data {
                     self.cached.push(entry);
                 }
             }

@@ -110,6 +110,12 @@ fn forced_writes_last_without_a_flush_and_discards_change_nothing() {
 }
 
 #[test]
+fn a_forced_write_is_not_undone_by_an_older_one_in_the_cache() {
+    let log = Record::new().write(0, 1).entry(0, 1, 2, 5).write(1, 2).log();
+    assert_eq!(outcomes(&log, 3, Syncs::Honoured), all_of(&[5], &[0, 2], &[0]));
+}
+
+#[test]
 fn an_orderly_end_holds_all_and_differences_are_found() {
     let log = Record::new().write(0, 1).entry(1, 2, 0, 2).flush().write(9, 3).write(12, 0).log();
     let disk = |bytes: [u8; SECTORS]| {

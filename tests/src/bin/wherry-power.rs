@@ -16,7 +16,7 @@ use wherry_tests::power::{guest, seed};
 
 /// What is done on an architecture: cuts, states, states of the control.
 const PLANS: [(Arch, usize, usize, usize); 2] =
-    [(Arch::Aarch64, 15, 150, 40), (Arch::Armv7, 5, 50, 20)];
+    [(Arch::Aarch64, 15, 200, 40), (Arch::Armv7, 6, 100, 20)];
 /// The control's cache holds so many writes.
 const CACHED_WRITES: usize = 64;
 const ID: &str = "power";
@@ -55,12 +55,14 @@ fn main() -> ExitCode {
 
 fn killed(arch: Arch, count: usize) -> Result<()> {
     let start = Instant::now();
-    let seed = seed(&format!("{arch}: power cuts"));
+    let seed = seed(&format!("{arch}: power cuts"), None);
     let host = Host::new(ID)?;
     let outcome = cuts(&host, arch, count, seed)?;
     println!(
-        "{arch}: {} cuts, {} with the new generation, {} with the last good one, {} failures",
+        "{arch}: {} cuts, {} of them offline; after {} the new generation, after {} the last good \
+         one first; {} failures",
         outcome.count,
+        outcome.offline,
         outcome.new,
         outcome.stood_in,
         outcome.failures.len()
@@ -79,7 +81,7 @@ fn killed(arch: Arch, count: usize) -> Result<()> {
 }
 
 fn volatile(arch: Arch, states: usize, control: usize) -> Result<()> {
-    let seed = seed(&format!("{arch}: volatile cache"));
+    let seed = seed(&format!("{arch}: volatile cache"), None);
     let host = Host::new(ID)?;
     let mut plan = guest::plan(&host, arch, states, seed)?;
     let honoured = plan.carry_out(host.folder())?;

@@ -1,15 +1,13 @@
 //! Hundreds of power cuts in one record of a disk's writes: for each, the
 //! disk as it may be found is made, mounted and checked.
 //!
-//! Done by a process of its own, `wherry-crash`: in mounts of its own, and
-//! free to be taken down by what it opens.
+//! Done by a process of its own, `wherry-crash`, in mounts of its own.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -17,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use wherry_bundle::Name;
 use wherry_rig::replay::{Image, Log, Random, Replay, Syncs};
 
-use super::check::{Finding, Subject, check};
+use super::check::{Finding, Subject};
 use super::disk::own_mounts;
+use super::look::{Look, look};
 use super::marks::{Known, Mark};
-use crate::run::{run, tool, wait_for};
+use crate::run::{run, tool};
 
 /// Failed states that are told in full.
 const TOLD_MAX: usize = 10;
@@ -31,8 +30,6 @@ const SOON: usize = 24;
 /// one, nor does `e2fsck -p` mend it: it counts on flash, which writes pages
 /// of at least this size. All other writes may be torn.
 const SUPERBLOCK: Range<u64> = 0..4096;
-/// sled's last thread closes its file a moment after the database was dropped.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// For all states of one run.
 const SECONDS_MAX: &str = "420";
 
@@ -95,6 +92,10 @@ impl Plan {
         Ok(Replay::new(log, Image::read(&self.base)?, syncs).never_torn(SUPERBLOCK))
     }
 
+    fn look(&self, point: &Path, known: Known) -> Look {
+        Look { data: point.join(&self.data), node: self.node.clone(), known }
+    }
+
     /// Each state has its own, so that one can be made without the others.
     fn random(&self, state: usize) -> Random {
         Random::new(self.seed ^ ((state as u64) << 32))
@@ -118,18 +119,27 @@ pub fn keep(mut plan: Plan) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Makes the disk of one state, as `work` would check it.
+/// Makes the disk of one state in `image`, as [`work`] would, prints what was
+/// told by then, and checks a copy of it: the disk stays as the cut left it.
 ///
 /// # Errors
 /// The plan's files cannot be read, or `image` not written.
-pub fn show(plan: &Plan, state: usize, image: &Path) -> Result<()> {
+pub fn show(plan: &Plan, state: usize, image: &Path) -> Result<Failure> {
+    own_mounts()?;
     let log = Log::read(&plan.record)?;
     let entries = *cuts(plan, &log).get(state).context("the plan has no such state")?;
     let mut replay = plan.replay(&log)?;
     replay.advance(entries);
     replay.cut(&File::create(image)?, &mut plan.random(state))?;
-    println!("{:#?}", Known::at(&plan.marks, log.position(entries)));
-    Ok(())
+    let known = Known::at(&plan.marks, log.position(entries));
+    println!("{known:#?}");
+    let room = tempfile::Builder::new().prefix(crate::PREFIX).tempdir()?;
+    let copy = room.path().join("image");
+    run(tool("cp", ["--sparse=always"]).args([image, &copy]))?;
+    let point = room.path().join("disk");
+    std::fs::create_dir(&point)?;
+    let findings = look(&copy, &point, &plan.look(&point, known))?;
+    Ok(Failure { state, entries, findings })
 }
 
 /// What `wherry-crash` does.
@@ -149,12 +159,10 @@ pub fn work(plan: &Plan) -> Result<Outcome> {
     let mut outcome = Outcome { entries: log.len(), flushes: log.flushes(), ..Outcome::default() };
     for (state, entries) in cuts(plan, &log).into_iter().enumerate() {
         replay.advance(entries);
-        // A name of its own: `mount` takes a loop device that is still there
-        // for the same file, with what it has in its cache.
         let image = room.path().join(format!("image-{state}"));
         replay.cut(&File::create(&image)?, &mut plan.random(state))?;
         let known = Known::at(&plan.marks, log.position(entries));
-        let findings = look(plan, &image, &point, &known)?;
+        let findings = look(&image, &point, &plan.look(&point, known))?;
         std::fs::remove_file(&image)?;
         outcome.cached_writes += replay.cached();
         outcome.add(Failure { state, entries, findings });
@@ -184,38 +192,26 @@ impl Outcome {
 }
 
 /// How many entries there were before each cut, growing: half anywhere, half
-/// soon after something was told.
+/// soon after something was told. Each kind of it gets its share: there are
+/// many batches of events, and few bundles.
 fn cuts(plan: &Plan, log: &Log) -> Vec<usize> {
+    let mut kinds: BTreeMap<u8, Vec<u64>> = BTreeMap::new();
+    for mark in &plan.marks {
+        kinds.entry(mark.told.kind()).or_default().push(mark.position);
+    }
+    let kinds: Vec<Vec<u64>> = kinds.into_values().collect();
     let mut random = Random::new(plan.seed);
     let mut cuts: Vec<usize> = (0..plan.states)
         .map(|state| {
-            let mark = plan.marks.get(random.below(plan.marks.len()));
             let any = random.below(log.len() + 1);
-            match mark {
-                Some(mark) if state % 2 == 0 => log.count_at(mark.position) + random.below(SOON),
-                _ => any,
+            let kind = kinds.get(random.below(kinds.len())).filter(|_| state % 2 == 0);
+            match kind.and_then(|positions| positions.get(random.below(positions.len()))) {
+                Some(position) => log.count_at(*position) + random.below(SOON),
+                None => any,
             }
         })
         .map(|entries| entries.min(log.len()))
         .collect();
     cuts.sort_unstable();
     cuts
-}
-
-fn look(plan: &Plan, image: &Path, point: &Path, known: &Known) -> Result<Vec<Finding>> {
-    let mounting = tool("mount", ["-t", "ext4", "-o", "loop"]).args([image, point]).output()?;
-    if !mounting.status.success() {
-        let text = String::from_utf8_lossy(&mounting.stderr).into_owned();
-        return Ok(vec![Finding { subject: Subject::Mount, text }]);
-    }
-    let data = point.join(&plan.data);
-    let findings = catch_unwind(AssertUnwindSafe(|| check(&data, &plan.node, known)));
-    // Not lazily: the next state must not meet this one's file system.
-    wait_for("the end of the store's threads", CLOSE_PATIENCE, || {
-        umount2(point, MntFlags::empty())?;
-        Ok(Some(()))
-    })?;
-    Ok(findings.unwrap_or_else(|_| {
-        vec![Finding { subject: Subject::Store, text: "opening it panics".into() }]
-    }))
 }

@@ -1,5 +1,6 @@
-//! QEMU killed at random moments of upgrades: what the node does then without
-//! its cloud, and what it told its cloud before.
+//! QEMU killed at random moments of upgrades, and again before the cloud is
+//! back: what the node does then without its cloud, what it told its cloud
+//! before, and what it had in its queue for it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,8 +12,9 @@ use wherry_bundle::message::{Event, EventKind};
 use wherry_rig::replay::Random;
 use wherry_rig::{Arch, Rig};
 
-use super::machine::{PODS, Site, json, log};
-use super::marks::{Known, Mark, Told};
+use super::machine::{OnMachine, PODS, Site, log};
+use super::marks::{Known, Mark};
+use super::queue::{Ask, settled};
 use crate::host::Host;
 use crate::package::start_rollout;
 use crate::run::wait_for;
@@ -23,6 +25,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const DRAIN: Duration = Duration::from_millis(300);
 /// A generation is good after a minute.
 const GOOD_PATIENCE: Duration = Duration::from_secs(150);
+const GOOD_POLL: Duration = Duration::from_secs(2);
+/// After each of so many cuts there is another one, before the cloud is back.
+const OFFLINE_EVERY: usize = 3;
+/// Fields of it change with each write to the disk (the kernel's
+/// `Documentation/block/stat.rst`).
+const DISK_STAT: &str = "/sys/block/vda/stat";
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -33,6 +41,8 @@ pub struct Cuts {
     /// its layers were missing, so that the last good one ran.
     pub new: usize,
     pub stood_in: usize,
+    /// Cuts while the node had events for a cloud that was away.
+    pub offline: usize,
 }
 
 /// Installs a first generation, waits until it is good, and then cuts the
@@ -43,8 +53,10 @@ pub struct Cuts {
 pub fn cuts(host: &Host, arch: Arch, count: usize, seed: u64) -> Result<Cuts> {
     let mut site = Site::new(host, arch, Path::new(""))?;
     let mut rig = site.boot(None, true)?;
+    let mut boots = 1;
     site.upgrade(&rig)?;
     wait_for("the first generation to be good", GOOD_PATIENCE, || {
+        thread::sleep(GOOD_POLL);
         Ok(log(&rig).contains("is good").then_some(()))
     })?;
     let start = Instant::now();
@@ -60,27 +72,43 @@ pub fn cuts(host: &Host, arch: Arch, count: usize, seed: u64) -> Result<Cuts> {
         cut(&mut site, &rig, moment)?;
         drop(rig);
         rig = site.boot(None, false)?;
-        let known = Known::at(&site.tap.marks(), u64::MAX);
-        match look(&rig, &known) {
-            Ok(found) => {
-                println!("{arch}: cut {number} after {} ms: {found:?}", moment.as_millis());
-                cuts.new += usize::from(found.generation == site.issued);
-                cuts.stood_in += usize::from(found.stood_in);
-            }
-            Err(error) => {
-                let text = format!("cut {number} after {moment:?}: {error:#}\n{}", log(&rig));
-                println!("{arch}: {text}");
-                cuts.failures.push(text);
-            }
+        boots += 1;
+        let title = format!("{arch}: cut {number}, after {} ms", moment.as_millis());
+        cuts.note(&title, &site, &rig, look(&rig, &site));
+        if number % OFFLINE_EVERY == 0 {
+            let waiting = cut_offline(&rig)?;
+            drop(rig);
+            rig = site.boot(None, false)?;
+            boots += 1;
+            let title = format!("{arch}: again, with {waiting} events in the queue");
+            cuts.note(&title, &site, &rig, look(&rig, &site).and_then(|f| f.holds(waiting)));
+            cuts.offline += 1;
         }
-        cuts.count += 1;
         rig.link(true)?;
         site.wait_running(&rig)?;
     }
-    if let Err(error) = nothing_is_lost(&site, &rig) {
+    if let Err(error) = nothing_is_lost(&site, &rig, boots) {
         cuts.failures.push(format!("{error:#}"));
     }
     Ok(cuts)
+}
+
+impl Cuts {
+    fn note(&mut self, title: &str, site: &Site<'_>, rig: &Rig, found: Result<Found>) {
+        self.count += 1;
+        match found {
+            Ok(found) => {
+                println!("{title}: {found:?}");
+                self.new += usize::from(found.generation == site.issued);
+                self.stood_in += usize::from(found.stood_in);
+            }
+            Err(error) => {
+                let text = format!("{title}: {error:#}\n{}", log(rig));
+                println!("{text}");
+                self.failures.push(text);
+            }
+        }
+    }
 }
 
 /// Begins an upgrade, and takes the power away `moment` later.
@@ -97,19 +125,40 @@ fn cut(site: &mut Site<'_>, rig: &Rig, moment: Duration) -> Result<()> {
     Ok(())
 }
 
+/// Waits until what the node has to tell is on its disk, and takes the power
+/// away; how many events there were.
+fn cut_offline(rig: &Rig) -> Result<u64> {
+    let node = OnMachine(rig);
+    let waiting = settled(|| Ok((node.waiting()?, rig.get(DISK_STAT)?)))?;
+    rig.cut_power()?;
+    Ok(waiting)
+}
+
 #[derive(Debug)]
 struct Found {
     generation: u64,
     stood_in: bool,
+    /// Events that wait for the cloud.
+    waiting: u64,
+}
+
+impl Found {
+    /// All `before` are there, and what this start has made.
+    fn holds(self, before: u64) -> Result<Self> {
+        ensure!(self.waiting > before, "{} events are in the queue", self.waiting);
+        Ok(self)
+    }
 }
 
 /// The node without its cloud: it holds what it told of or what it was given
 /// since, and pods run.
-fn look(rig: &Rig, known: &Known) -> Result<Found> {
-    wait_for("pods without the cloud", PATIENCE, || {
-        let status = json(rig, &["status"])?;
+fn look(rig: &Rig, site: &Site<'_>) -> Result<Found> {
+    let known = Known::at(&site.tap.marks(), u64::MAX);
+    let node = OnMachine(rig);
+    let found = wait_for("pods without the cloud", PATIENCE, || {
+        let status = node.json(&["status"])?;
         let generation = status["generation"].as_u64().context("a generation")?;
-        let pods = json(rig, &["ps"])?;
+        let pods = node.json(&["ps"])?;
         let pods = pods.as_array().context("a list of pods")?;
         let available = pods
             .iter()
@@ -121,33 +170,26 @@ fn look(rig: &Rig, known: &Known) -> Result<Found> {
         if available < PODS || !settled || generation < known.taken_up {
             bail!("{available} pods are available: {status}");
         }
-        Ok(Some(Found { generation, stood_in }))
-    })
-    .and_then(|found| {
-        let Found { generation, .. } = found;
-        ensure!(generation <= known.issued, "holds {generation}, {} was issued", known.issued);
-        let lions = rig.run(&["busybox", "pidof", "wherry-lion"], PATIENCE)?.text();
-        let lions = lions.split_whitespace().count();
-        ensure!(lions >= PODS, "{lions} lions run, {PODS} pods are told of");
-        Ok(found)
-    })
+        ensure!(status["events_dropped"] == 0, "events were dropped: {status}");
+        Ok(Some(Found { generation, stood_in, waiting: node.waiting()? }))
+    })?;
+    let Found { generation, .. } = found;
+    ensure!(generation <= known.issued, "holds {generation}, {} was issued", known.issued);
+    let lions = rig.run(&["busybox", "pidof", "wherry-lion"], PATIENCE)?.text();
+    let lions = lions.split_whitespace().count();
+    ensure!(lions >= PODS, "{lions} lions run, {PODS} pods are told of");
+    Ok(found)
 }
 
 /// Over all cuts: each number tells of one event only, the cloud has all of
-/// them, and the store never had to be mended.
-fn nothing_is_lost(site: &Site<'_>, rig: &Rig) -> Result<()> {
-    wait_for("an empty outbox", PATIENCE, || {
-        Ok((json(rig, &["status"])?["events_waiting"] == 0).then_some(()))
-    })?;
+/// them, of each start too, and the store never had to be mended.
+fn nothing_is_lost(site: &Site<'_>, rig: &Rig, boots: usize) -> Result<()> {
+    wait_for("an empty outbox", PATIENCE, || Ok((OnMachine(rig).waiting()? == 0).then_some(())))?;
     let mut told: BTreeMap<u64, Event> = BTreeMap::new();
-    let events = |mark: Mark| match mark.told {
-        Told::Events(events) => events,
-        Told::Issued(_) | Told::TakenUp(_) | Told::Running(_) | Told::Acked(_) => Vec::new(),
-    };
-    for event in site.tap.marks().into_iter().flat_map(events) {
+    for event in site.tap.marks().iter().flat_map(Mark::events) {
         ensure!(event.kind != EventKind::StoreRecovered, "{}", event.text);
         if let Some(before) = told.insert(event.seq, event.clone()) {
-            ensure!(before == event, "number {} is {before:?} and {event:?}", event.seq);
+            ensure!(before == *event, "number {} is {before:?} and {event:?}", event.seq);
         }
     }
     let listed = site.cloud.json(&["events", "gw-1", "--tail", "100000"])?;
@@ -155,6 +197,8 @@ fn nothing_is_lost(site: &Site<'_>, rig: &Rig) -> Result<()> {
     let seqs: Vec<u64> = listed.iter().filter_map(|event| event["seq"].as_u64()).collect();
     let (first, last) = (seqs.iter().min().context("none")?, seqs.iter().max().context("none")?);
     ensure!(seqs.len() as u64 == last - first + 1, "gaps or doubles: {seqs:?}");
+    let starts = listed.iter().filter(|event| event["kind"] == "started").count();
+    ensure!(starts == boots, "the node booted {boots} times, and told of {starts} starts");
     let last_told = told.keys().last().context("nothing was told")?;
     ensure!(last >= last_told, "the cloud has events up to {last}, {last_told} was told");
     Ok(())

@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use wherry_bundle::Name;
 use wherry_rig::Arch;
+use wherry_rig::machine::BINARY;
 
 use super::crash::Plan;
 use super::disk::is_told;
-use super::machine::{DATA, Site};
+use super::machine::{DATA, OnMachine, Site, log};
 use super::native::NODE;
+use super::queue::fill;
 use crate::host::Host;
 use crate::run::{run, tool};
 
-/// Each after the first an upgrade.
+/// Each after the first an upgrade; after every second one the cloud is away
+/// for a while.
 const GENERATIONS: u64 = 4;
 const POWER_OFF: Duration = Duration::from_secs(60);
 
@@ -27,12 +30,16 @@ pub fn plan(host: &Host, arch: Arch, states: usize, seed: u64) -> Result<Plan> {
     let mut site = Site::new(host, arch, &record)?;
     run(tool("cp", ["--sparse=always"]).args([&site.disk, &base]))?;
     let rig = site.boot(Some(&record), true)?;
-    for _ in 0..GENERATIONS {
+    for generation in 1..=GENERATIONS {
         site.upgrade(&rig)?;
+        if generation % 2 == 1 {
+            continue;
+        }
+        fill(&site.tap, &record, &OnMachine(&rig)).with_context(|| log(&rig))?;
     }
-    let marks = site.tap.marks();
-    rig.start(&["sh", "-c", "sync; poweroff -f"], "/tmp/poweroff")?;
+    rig.start(&[BINARY, "poweroff"], "/tmp/poweroff")?;
     rig.wait_power_off(POWER_OFF)?;
+    let marks = site.tap.marks();
     is_told(&base, &record, &site.disk)?;
     let node = Name::new(NODE)?;
     Ok(Plan { record, base, data: DATA.into(), node, marks, states, seed, ignore_flushes: None })

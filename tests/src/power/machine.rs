@@ -12,6 +12,7 @@ use wherry_rig::machine::{BINARY, CONFIGURATION};
 use wherry_rig::{Arch, File, Init, Machine, Rig, disk};
 
 use super::native::NODE;
+use super::queue::Ask;
 use super::tap::{PORT, Tap};
 use crate::cloud::Cloud;
 use crate::host::Host;
@@ -26,7 +27,6 @@ pub const DATA: &str = "wherry";
 /// Pods of each version that must run.
 pub const PODS: usize = 2;
 const DISK_MIB: u64 = 64;
-const LOG: &str = "/tmp/node.log";
 /// For anything on an emulated machine beside a busy core.
 const PATIENCE: Duration = Duration::from_secs(120);
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -65,15 +65,16 @@ impl<'a> Site<'a> {
         Ok(Self { host, cloud, tap, arch, config, disk: image, issued: 0 })
     }
 
-    /// Boots a machine with the disk and starts the node; with its cable in
-    /// or out.
+    /// Boots a machine with the disk, Wherry as its first program; with its
+    /// cable in or out from the start.
     ///
     /// # Errors
     /// It does not come up: with its transcript.
     pub fn boot(&self, record: Option<&Path>, cable: bool) -> Result<Rig> {
         let wherry = static_binary(self.arch, "wherry")?;
         let mut machine = Machine::new(self.arch);
-        machine.init = Init::Busybox;
+        machine.init = Init::Wherry;
+        machine.cable = cable;
         machine.disk = Some(self.disk.clone());
         machine.log_writes = record.map(Path::to_owned);
         machine.enter = self.host.enter_wan().map(OsString::from).to_vec();
@@ -83,14 +84,13 @@ impl<'a> Site<'a> {
             File::new(BINARY, 0o755, fs::read(wherry)?),
             File::new(CONFIGURATION, 0o600, self.config.clone()),
         ];
-        let rig = machine.boot()?;
-        rig.link(cable)?;
-        rig.start(&["sh", "-c", &format!("WHERRY_LOG=info exec {BINARY} run")], LOG)?;
-        Ok(rig)
+        Ok(machine.boot()?)
     }
 
     /// Makes the next version, and returns what has to be called to roll it
-    /// out. Every second one has another lion, every third one more layers.
+    /// out. Every second one has another lion. Two of three have a pod with
+    /// layers of its own, which were removed since that image was last there:
+    /// they are fetched.
     ///
     /// # Errors
     /// What the cloud says.
@@ -101,8 +101,10 @@ impl<'a> Site<'a> {
         let web =
             lion("web", &format!("replicas: {PODS}"), "", &env(&[EVERYWHERE, ("TEXT", &text)]));
         let mut components = vec![Component::new("web", image, web)];
-        if number % 3 == 2 {
-            components.push(Component::new("extra", "mosquitto:2.0", EXTRA));
+        match number % 3 {
+            0 => components.push(Component::new("extra", "nginx:1.22", EXTRA)),
+            2 => components.push(Component::new("extra", "mosquitto:2.0", EXTRA)),
+            _ => {}
         }
         let version =
             Package::new(&format!("{number}.0.0"), components).create(&self.cloud, self.host)?;
@@ -133,24 +135,30 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What the node logged.
+/// What kernel and node logged.
 #[must_use]
 pub fn log(rig: &Rig) -> String {
-    let log = rig.get(LOG).unwrap_or_else(|error| error.to_string().into_bytes());
-    String::from_utf8_lossy(&log).into_owned()
+    rig.run(&["dmesg"], COMMAND_LIMIT).map_or_else(|error| error.to_string(), |log| log.text())
 }
 
-/// `wherry WORDS -o json` on the machine.
-///
-/// # Errors
-/// It says something else.
-pub fn json(rig: &Rig, words: &[&str]) -> Result<Value> {
-    let words = [&[BINARY], words, &["-o", "json"]].concat();
-    let output = rig.run(&words, COMMAND_LIMIT)?;
-    if output.status != 0 {
-        bail!("{}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+/// The node of a machine.
+#[derive(Debug)]
+pub struct OnMachine<'a>(pub &'a Rig);
+
+impl Ask for OnMachine<'_> {
+    fn json(&self, words: &[&str]) -> Result<Value> {
+        let words = [&[BINARY], words, &["-o", "json"]].concat();
+        let output = self.0.run(&words, COMMAND_LIMIT)?;
+        if output.status != 0 {
+            bail!("{}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
-    Ok(serde_json::from_slice(&output.stdout)?)
+
+    fn kill(&self, pid: i32) -> Result<()> {
+        self.0.check(&["kill", "-KILL", &pid.to_string()], COMMAND_LIMIT)?;
+        Ok(())
+    }
 }
 
 /// A pod whose image has layers of its own.

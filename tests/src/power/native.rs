@@ -1,13 +1,18 @@
 //! The node of this machine through installation and upgrades, with its data
 //! on a disk whose writes are recorded.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
 
 use super::disk::RecordedDisk;
 use super::marks::Mark;
+use super::queue::{Ask, fill};
 use super::sys::drop_syncs;
 use super::tap::{PORT, Tap};
 use crate::cloud::Cloud;
@@ -23,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// both back.
 const VERSIONS: [(&str, &str); 4] =
     [("lion:1.0.0", "a"), ("lion:1.0.0", "b"), ("lion:2.0.0", "c"), ("lion:1.0.0", "d")];
+/// After this generation the node has its cloud away for a while: it comes
+/// back with its own patience, so once is enough.
+const OFFLINE_AFTER: u64 = 2;
 /// The node's name, as [`Cloud::organise`] gives it.
 pub const NODE: &str = "gw-1";
 
@@ -65,12 +73,29 @@ pub fn upgrades(host: &Host, syncs: NodeSyncs) -> Result<(RecordedDisk, Vec<Mark
             Ok(tap.has_run(generation).then_some(()))
         })
         .with_context(|| node.output())?;
+        if generation == OFFLINE_AFTER {
+            fill(&tap, &disk.record, &OnHost(&config)).with_context(|| node.output())?;
+        }
     }
-    let marks = tap.marks();
     run(Command::new(binary("wherry")?).args(["stop", "--all", "--config"]).arg(&config))?;
     wait_for("the node's end", PATIENCE, || Ok((!node.is_running()?).then_some(())))?;
     disk.unmount()?;
-    Ok((disk, marks))
+    Ok((disk, tap.marks()))
+}
+
+/// The node of this machine with this configuration.
+struct OnHost<'a>(&'a Path);
+
+impl Ask for OnHost<'_> {
+    fn json(&self, words: &[&str]) -> Result<Value> {
+        let mut command = Command::new(binary("wherry")?);
+        command.args(words).args(["-o", "json", "--config"]).arg(self.0);
+        Ok(serde_json::from_str(&run(&mut command)?)?)
+    }
+
+    fn kill(&self, pid: i32) -> Result<()> {
+        Ok(kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+    }
 }
 
 /// The cloud's part, with the tap in the broker's place, and this test's

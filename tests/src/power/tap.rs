@@ -38,6 +38,15 @@ struct Shared {
     record: PathBuf,
     node: Name,
     marks: Mutex<Vec<Mark>>,
+    line: Mutex<Line>,
+}
+
+/// The way to the broker.
+#[derive(Debug, Default)]
+struct Line {
+    is_cut: bool,
+    /// Both ends of what goes over it now.
+    ends: Vec<TcpStream>,
 }
 
 impl Tap {
@@ -51,6 +60,7 @@ impl Tap {
             record: record.to_owned(),
             node: Name::new(node)?,
             marks: Mutex::new(Vec::new()),
+            line: Mutex::default(),
         });
         let for_thread = Arc::clone(&shared);
         host.inside(Side::Wan, move || {
@@ -68,6 +78,26 @@ impl Tap {
         self.shared.marks().clone()
     }
 
+    /// Cuts the node off from the broker, until [`Self::mend_line`].
+    pub fn cut_line(&self) {
+        let mut line = self.shared.line();
+        line.is_cut = true;
+        for end in line.ends.drain(..) {
+            // It fails when the other side was faster.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets the node come back.
+    pub fn mend_line(&self) {
+        self.shared.line().is_cut = false;
+    }
+
+    /// Notes that the node has so many events waiting, durably.
+    pub fn note_queued(&self, count: u64) {
+        self.shared.note(Told::Queued(count));
+    }
+
     /// Whether the node said that `generation` runs.
     #[must_use]
     pub fn has_run(&self, generation: u64) -> bool {
@@ -80,6 +110,10 @@ impl Shared {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn note(&self, told: Told) {
         let position = std::fs::metadata(&self.record).map_or(0, |file| file.len());
         let mut marks = self.marks();
@@ -87,11 +121,27 @@ impl Shared {
     }
 }
 
+impl Line {
+    /// False: it was cut meanwhile. The node has one connection at a time;
+    /// those before are over.
+    fn keep(&mut self, ends: [&TcpStream; 2]) -> bool {
+        let ends: io::Result<Vec<TcpStream>> = ends.map(TcpStream::try_clone).into_iter().collect();
+        self.ends = ends.unwrap_or_default();
+        !self.is_cut && !self.ends.is_empty()
+    }
+}
+
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for node in listener.incoming().flatten() {
+        if shared.line().is_cut {
+            continue;
+        }
         // No broker: the node finds its connection closed.
         let Ok(broker) = TcpStream::connect((WAN_ADDRESS, 1883)) else { continue };
         let (Ok(node_2), Ok(broker_2)) = (node.try_clone(), broker.try_clone()) else { continue };
+        if !shared.line().keep([&node, &broker]) {
+            continue;
+        }
         let up = Arc::new(Connection { shared: Arc::clone(shared), desired: Mutex::default() });
         let down = Arc::clone(&up);
         thread::spawn(move || {
