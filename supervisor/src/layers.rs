@@ -54,12 +54,19 @@ pub enum LayerError {
 }
 
 impl Layers {
-    /// Makes the folder if need be.
+    /// Makes the folder if need be. The names in it are durable, those too
+    /// that a process gave which was killed before it could see to that.
     ///
     /// # Errors
     /// The folder cannot be made.
     pub fn open(dir: &Path) -> Result<Self, LayerError> {
         fs::create_dir_all(dir).map_err(io_error("create", dir))?;
+        for folder in [Some(dir), dir.parent()].into_iter().flatten() {
+            if let Err(error) = sync_dir(folder) {
+                // Pods have to start from a disk that cannot be written too.
+                log::error!("a power cut may take layers away that are there: {error}");
+            }
+        }
         Ok(Self { dir: dir.to_owned() })
     }
 
@@ -216,8 +223,7 @@ impl Partial {
         self.file.sync_all().map_err(io_error("sync", &part))?;
         let whole = part.with_extension(WHOLE);
         fs::rename(&part, &whole).map_err(io_error("rename", &part))?;
-        let dir = File::open(&self.dir).map_err(io_error("open", &self.dir))?;
-        dir.sync_all().map_err(io_error("sync", &self.dir))
+        sync_dir(&self.dir)
     }
 
     fn part_path(&self) -> PathBuf {
@@ -229,6 +235,11 @@ impl Partial {
 /// behind a boundary was only written after that boundary was synced.
 fn synced_bytes(length: u64) -> u64 {
     length.saturating_sub(1) / SYNC_BYTES * SYNC_BYTES
+}
+
+fn sync_dir(path: &Path) -> Result<(), LayerError> {
+    let dir = File::open(path).map_err(io_error("open", path))?;
+    dir.sync_all().map_err(io_error("sync", path))
 }
 
 fn hash_file(file: &mut File, hasher: &mut Sha256) -> io::Result<()> {

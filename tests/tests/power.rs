@@ -1,5 +1,6 @@
 //! Power cuts on this machine: a disk with a volatile cache, cut at hundreds
-//! of moments of an installation and three upgrades.
+//! of moments of an installation and three upgrades, and soon after starts
+//! that follow a kill.
 
 #![allow(clippy::unwrap_used)]
 

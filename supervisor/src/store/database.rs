@@ -16,7 +16,7 @@ use sled::{Db, Mode};
 
 use super::disk::{Batch, Page};
 use super::error::StoreError;
-use super::files::sync_dir;
+use super::files::{make_dir, sync_dir};
 
 /// sled's page cache; the default is 1 GiB.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
@@ -47,20 +47,21 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens or makes the database in folder `path`.
+    /// Opens or makes the database in folder `path`. Whatever is read from it
+    /// is durable: a process that was killed may have written it and not come
+    /// to its fsync, and nobody would ask for another.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+        make_dir(path)?;
         remove_torn_snapshots(path)?;
-        sync_dir(path)?;
-        if let Some(parent) = path.parent() {
-            sync_dir(parent)?;
-        }
         let db = open_sled(path)?;
-        let file = open_synced(&path.join("db"))?;
+        let data = path.join("db");
+        let file = File::open(&data).map_err(StoreError::io("open", &data))?;
+        let database = Self { path: path.to_owned(), db, file };
+        database.sync()?;
         // sled writes it once and never syncs it; without it, nothing opens.
-        open_synced(&path.join("conf"))?;
+        sync_file(&path.join("conf"))?;
         sync_dir(path)?;
-        Ok(Self { path: path.to_owned(), db, file })
+        Ok(database)
     }
 
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -99,6 +100,10 @@ impl Database {
         }
         self.db.apply_batch(all).map_err(StoreError::database("write", &self.path))?;
         self.db.flush().map_err(StoreError::database("flush", &self.path))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
         self.sync_blobs()?;
         self.file.sync_all().map_err(StoreError::io("sync", &self.path.join("db")))
     }
@@ -121,10 +126,9 @@ impl Database {
     }
 }
 
-fn open_synced(path: &Path) -> Result<File, StoreError> {
+fn sync_file(path: &Path) -> Result<(), StoreError> {
     let file = File::open(path).map_err(StoreError::io("open", path))?;
-    file.sync_all().map_err(StoreError::io("sync", path))?;
-    Ok(file)
+    file.sync_all().map_err(StoreError::io("sync", path))
 }
 
 fn open_sled(path: &Path) -> Result<Db, StoreError> {

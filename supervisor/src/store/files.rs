@@ -12,6 +12,17 @@ pub(super) fn sync_dir(path: &Path) -> Result<(), StoreError> {
     dir.sync_all().map_err(StoreError::io("sync", path))
 }
 
+/// Makes `path` and the folders above it, if need be, so that its name
+/// outlives a power cut. Also if it was there: whoever made it may have been
+/// killed before that was sure.
+pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let missing = path.ancestors().take_while(|folder| !folder.exists()).count();
+    fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
+    let parents = path.ancestors().skip(1).take(missing.max(1));
+    // A relative path has an empty one at its end.
+    parents.filter(|parent| !parent.as_os_str().is_empty()).try_for_each(sync_dir)
+}
+
 /// Replaces `dir/name` by `bytes`: at each moment, and after a power cut, it
 /// is the old file or the new one.
 pub(super) fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {

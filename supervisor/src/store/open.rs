@@ -23,7 +23,7 @@ use wherry_bundle::Generation;
 use super::contents::{Loaded, database_path, load, restore};
 use super::disk::{Disk, Keeping};
 use super::error::{RecordError, StoreError};
-use super::files::sync_dir;
+use super::files::{make_dir, sync_dir};
 use super::mirror::{Found, Mirrors};
 use super::outbox::{Outbox, SEQ_JUMP};
 use super::record::{BundleRef, Mirror, OutboxMark};
@@ -38,6 +38,8 @@ const BROKEN_PREFIX: &str = "broken-";
 /// After so many starts that did not come through, it counts as damaged.
 const OPEN_ATTEMPTS_MAX: u32 = 3;
 const ATTEMPTS_NAME: &str = "opening";
+/// Another one after each start of the kernel (`random(4)`).
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 const DIR_MODE: u32 = 0o700;
 const LOCK_NAME: &str = "lock";
 /// A process that was killed while it started a keeper leaves its lock to
@@ -85,10 +87,14 @@ pub(super) fn open(dir: &Path, keeping: Keeping) -> Result<(State, Vec<Recovery>
     let mut recoveries: Vec<Recovery> = recovery.into_iter().collect();
     let meta = loaded.meta.unwrap_or_default();
     // After a restoration events are numbered from higher up, and that has to
-    // hold for the next restoration too.
+    // hold for the next restoration too: also if the power went away before
+    // the mirror was told.
+    let restored_before = |mirror: &Mirror| {
+        loaded.mark.used_seq.saturating_sub(mirror.used_seq) >= SEQ_JUMP
+    };
     let mirror_stale = !damaged.is_empty()
         || !recoveries.is_empty()
-        || newest.map(|mirror| mirror.meta) != Some(meta.clone());
+        || newest.as_ref().is_none_or(|m| m.meta != meta || restored_before(m));
     let mut state = State {
         dir: dir.to_owned(),
         keeping,
@@ -221,7 +227,7 @@ fn is_environment(error: &StoreError) -> bool {
 
 /// Envelopes hold secrets: root alone may look.
 fn make_private(dir: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+    make_dir(dir)?;
     let mode = fs::metadata(dir).map_err(StoreError::io("examine", dir))?.permissions().mode();
     if mode & 0o777 == DIR_MODE {
         return Ok(());
@@ -268,16 +274,25 @@ fn put_aside(dir: &Path, database: &Path) -> Result<PathBuf, StoreError> {
     }
 }
 
+/// Those since the machine booted: where the power goes away again and again,
+/// that says nothing about the database.
 fn attempts_before(dir: &Path) -> u32 {
     let text = fs::read_to_string(dir.join(ATTEMPTS_NAME)).unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
+    match text.split_once(' ') {
+        Some((boot, attempts)) if boot == boot_id() => attempts.parse().unwrap_or(0),
+        Some(_) | None => 0,
+    }
+}
+
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID_PATH).unwrap_or_default().trim().to_owned()
 }
 
 /// Not synced: it has to outlive the process, not the power. A disk that has
 /// no room for it may still hold a database that opens.
 fn note_attempt(dir: &Path, attempts: u32) {
     let path = dir.join(ATTEMPTS_NAME);
-    if let Err(error) = fs::write(&path, attempts.to_string()) {
+    if let Err(error) = fs::write(&path, format!("{} {attempts}", boot_id())) {
         log::warn!("cannot write {}: {error}", path.display());
     }
 }

@@ -243,12 +243,40 @@ fn a_database_that_kills_its_opener_is_given_up() {
     let store = open(dir.path());
     take_up(&store, 3);
     drop(store);
-    fs::write(dir.path().join("opening"), "3").unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let note = |boot: &str| fs::write(dir.path().join("opening"), format!("{boot} 3")).unwrap();
+    // The power went away three times: nothing against the database.
+    note("another-boot");
+    drop(open(dir.path()));
+    note(boot.trim());
     let (store, recoveries) = Store::open(dir.path()).unwrap();
     assert!(matches!(recoveries[..], [Recovery::Restored { .. }]), "{recoveries:?}");
     assert_eq!(store.generations().unwrap().current, stored(3));
     drop(store);
     open(dir.path());
+}
+
+/// The power goes away after each restoration, before the mirror is written.
+#[test]
+fn numbers_jump_at_each_restoration() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    take_up(&store, 3);
+    drop(store);
+    let mirror = fs::read(dir.path().join("mirror.0")).unwrap();
+    let mut highest = 0;
+    for _ in 0..3 {
+        fs::remove_dir_all(dir.path().join("sled")).unwrap();
+        let (store, recoveries) = Store::open(dir.path()).unwrap();
+        assert!(matches!(recoveries[..], [Recovery::Restored { .. }]), "{recoveries:?}");
+        drop(store);
+        fs::remove_file(dir.path().join("mirror.1")).unwrap();
+        fs::write(dir.path().join("mirror.0"), &mirror).unwrap();
+        let store = open(dir.path());
+        let seq = store.push_event(&event("after"));
+        assert!(seq > highest, "{seq} after {highest}");
+        highest = seq;
+    }
 }
 
 #[test]

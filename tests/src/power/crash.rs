@@ -29,7 +29,7 @@ const SOON: usize = 24;
 /// ext4 rewrites its superblock in place, and mounts nothing after half of
 /// one, nor does `e2fsck -p` mend it: it counts on flash, which writes pages
 /// of at least this size. All other writes may be torn.
-const SUPERBLOCK: Range<u64> = 0..4096;
+pub const SUPERBLOCK: Range<u64> = 0..4096;
 /// For all states of one run.
 const SECONDS_MAX: &str = "420";
 

@@ -87,7 +87,11 @@ impl RecordedDisk {
     /// # Errors
     /// Something is still open on it, or a write is missing in the record.
     pub fn unmount(&mut self) -> Result<()> {
-        umount2(&self.point, MntFlags::empty()).context("cannot unmount the disk")?;
+        // sled's last thread closes its file a moment after the database was
+        // dropped.
+        wait_for("the end of what is on the disk", PATIENCE, || {
+            Ok(Some(umount2(&self.point, MntFlags::empty())?))
+        })?;
         run(&mut tool("losetup", ["--detach", &self.device]))?;
         self.device.clear();
         self.end_daemon()?;

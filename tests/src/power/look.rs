@@ -39,18 +39,35 @@ pub struct Look {
 /// Something is wrong with this machine; what is wrong with the disk is no
 /// error.
 pub fn look(image: &Path, point: &Path, look: &Look) -> Result<Vec<Finding>> {
+    mounted(image, point, || ask(look)).map(|outcome| {
+        outcome.unwrap_or_else(|error| {
+            vec![Finding { subject: Subject::Mount, text: error.to_string() }]
+        })
+    })
+}
+
+/// Calls `work` while `image` is mounted at `point`; the inner error says why
+/// it cannot be mounted.
+///
+/// # Errors
+/// As [`look`], or what `work` says.
+pub fn mounted<T>(
+    image: &Path,
+    point: &Path,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<Result<T, Errno>> {
     let device = run(tool("losetup", ["--find", "--show"]).arg(image))?.trim().to_owned();
     let mounted = mount(Some(device.as_str()), point, Some("ext4"), MsFlags::empty(), None::<&str>);
     let outcome = match mounted {
-        Err(Errno::EPERM | Errno::ENODEV | Errno::ENOENT) => {
-            mounted.with_context(|| format!("cannot mount {device}")).map(|()| Vec::new())
+        Err(error @ (Errno::EPERM | Errno::ENODEV | Errno::ENOENT)) => {
+            Err(error).with_context(|| format!("cannot mount {device}"))
         }
-        Err(error) => Ok(vec![Finding { subject: Subject::Mount, text: error.to_string() }]),
+        Err(error) => Ok(Err(error)),
         Ok(()) => {
-            let findings = ask(look);
+            let outcome = work();
             // Not lazily: the device is free only then.
             umount2(point, MntFlags::empty()).context("cannot unmount a state")?;
-            findings
+            outcome.map(Ok)
         }
     };
     run(&mut tool("losetup", ["--detach", &device]))?;
@@ -67,7 +84,11 @@ pub fn answer() -> Result<()> {
     Ok(())
 }
 
-fn ask(look: &Look) -> Result<Vec<Finding>> {
+/// Has a process of its own check the mounted disk.
+///
+/// # Errors
+/// It cannot be started.
+pub fn ask(look: &Look) -> Result<Vec<Finding>> {
     let mut question = tempfile::tempfile()?;
     question.write_all(&serde_json::to_vec(look)?)?;
     question.rewind()?;

@@ -27,18 +27,29 @@ pub fn drop_syncs(command: &mut Command) {
     // SAFETY: between fork and exec only prctl is called; `filter` is moved
     // into the closure and was allocated before the fork.
     unsafe {
-        command.pre_exec(move || {
-            let program = libc::sock_fprog {
-                len: u16::try_from(filter.len()).unwrap_or(0),
-                filter: filter.as_ptr().cast_mut(),
-            };
-            let mode = libc::SECCOMP_MODE_FILTER;
-            if libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) != 0 {
-                return Err(Error::last_os_error());
-            }
-            Ok(())
-        });
+        command.pre_exec(move || install(&filter));
     }
+}
+
+/// For this thread and those that it makes, as long as they live.
+///
+/// # Errors
+/// No `CAP_SYS_ADMIN`.
+pub fn drop_own_syncs() -> Result<(), Error> {
+    install(&filter())
+}
+
+fn install(filter: &[libc::sock_filter]) -> Result<(), Error> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).unwrap_or(0),
+        filter: filter.as_ptr().cast_mut(),
+    };
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: `program` points to `filter`, which the kernel copies in the call.
+    if unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } != 0 {
+        return Err(Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Loads the number of the call, compares it with each of [`SYNCS`], and
