@@ -6,8 +6,9 @@ use std::fmt;
 /// How much of the shell's conversation is kept, in bytes: enough for the
 /// commands before a failure.
 const SHELL_BYTES_MAX: usize = 64 * 1024;
-/// How many of the kernel's last lines an error shows.
-const KERNEL_LINES: usize = 25;
+/// How many of the kernel's last lines an error shows: a panic's first one is
+/// followed by more than thirty.
+const KERNEL_LINES: usize = 50;
 /// How much of one command's output is kept, in bytes.
 const OUTPUT_BYTES_MAX: usize = 4 * 1024;
 

@@ -89,9 +89,8 @@ pub(super) fn open(dir: &Path, keeping: Keeping) -> Result<(State, Vec<Recovery>
     // After a restoration events are numbered from higher up, and that has to
     // hold for the next restoration too: also if the power went away before
     // the mirror was told.
-    let restored_before = |mirror: &Mirror| {
-        loaded.mark.used_seq.saturating_sub(mirror.used_seq) >= SEQ_JUMP
-    };
+    let restored_before =
+        |mirror: &Mirror| loaded.mark.used_seq.saturating_sub(mirror.used_seq) >= SEQ_JUMP;
     let mirror_stale = !damaged.is_empty()
         || !recoveries.is_empty()
         || newest.as_ref().is_none_or(|m| m.meta != meta || restored_before(m));
