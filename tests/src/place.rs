@@ -69,6 +69,12 @@ pub trait Place: Debug + Sync {
     /// How long anything may take before a test gives up.
     fn patience(&self) -> Duration;
 
+    /// How long its programs may take from their start to their first answer,
+    /// in seconds.
+    fn settle_seconds(&self) -> u16 {
+        1
+    }
+
     /// The contents of a text file.
     ///
     /// # Errors

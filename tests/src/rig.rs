@@ -26,6 +26,8 @@ pub const DATA: &str = "/data/wherry";
 /// How long anything may take on an emulated machine, while the other core
 /// builds something.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// An emulated nginx with half a core takes three.
+const SETTLE_SECONDS: u16 = 8;
 /// How long one command may take there.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long one machine may run: the longest scenario takes a third of it.
@@ -163,5 +165,9 @@ impl Place for Board {
 
     fn patience(&self) -> Duration {
         PATIENCE
+    }
+
+    fn settle_seconds(&self) -> u16 {
+        SETTLE_SECONDS
     }
 }

@@ -17,6 +17,9 @@ pub struct Shop<'a> {
     /// The image of the lion; its version is what HTTP answers show.
     pub lion: &'a str,
     pub replicas: u16,
+    /// How long a pod runs until it counts, in seconds: its programs have to
+    /// answer by then.
+    pub min_ready_seconds: u16,
     /// The text of `lion.properties`.
     pub properties: &'a str,
     /// More environment of the lion: name and value.
@@ -29,6 +32,7 @@ impl Default for Shop<'_> {
             number: "1.0.0",
             lion: "lion:1.0.0",
             replicas: 2,
+            min_ready_seconds: 1,
             properties: "mane=long\n",
             env: &[],
         }
@@ -39,7 +43,7 @@ impl Shop<'_> {
     /// As a version package.
     #[must_use]
     pub fn package(&self) -> Package {
-        let bus = Component::new("bus", "mosquitto:2.0", bus());
+        let bus = Component::new("bus", "mosquitto:2.0", bus(self.min_ready_seconds));
         let mut web = Component::new("web", "nginx:1.22", self.web());
         web.start_after = vec!["bus".into()];
         let mut package = Package::new(self.number, vec![bus, web]);
@@ -54,7 +58,7 @@ impl Shop<'_> {
     }
 
     fn web(&self) -> String {
-        let Self { number, lion, replicas, .. } = self;
+        let Self { number, lion, replicas, min_ready_seconds, .. } = self;
         let env: String = self
             .env
             .iter()
@@ -69,7 +73,7 @@ metadata:
   name: web
 spec:
   replicas: {replicas}
-  minReadySeconds: 1
+  minReadySeconds: {min_ready_seconds}
   selector:
     matchLabels: {{ app: web }}
   strategy:
@@ -119,7 +123,7 @@ spec:
     }
 }
 
-fn bus() -> String {
+fn bus(min_ready_seconds: u16) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
@@ -127,7 +131,7 @@ metadata:
   name: bus
 spec:
   replicas: 1
-  minReadySeconds: 1
+  minReadySeconds: {min_ready_seconds}
   selector:
     matchLabels: {{ app: bus }}
   template:

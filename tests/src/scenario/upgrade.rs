@@ -9,10 +9,16 @@ use crate::observe::{Traffic, json_field, under_traffic};
 use crate::package::start_rollout;
 use crate::shop::{Shop, WEB_PORT};
 
-/// The second version of the shop.
+/// The first version of the shop, for this gateway.
 #[must_use]
-pub fn second() -> Shop<'static> {
-    Shop { number: "2.0.0", lion: "lion:2.0.0", properties: "mane=short\n", ..Shop::default() }
+pub fn first(node: &Node<'_>) -> Shop<'static> {
+    Shop { min_ready_seconds: node.place().settle_seconds(), ..Shop::default() }
+}
+
+/// Its second version.
+#[must_use]
+pub fn second(node: &Node<'_>) -> Shop<'static> {
+    Shop { number: "2.0.0", lion: "lion:2.0.0", properties: "mane=short\n", ..first(node) }
 }
 
 /// From 1.0.0 to 2.0.0, which becomes `generation`: no request fails, both
@@ -29,7 +35,7 @@ pub fn under_load(
     let before = node.processes_of("bus")?;
     let web = node.place().address(WEB_PORT);
     let ((), traffic) = under_traffic(host, &web, "version", || {
-        second().package().roll_out(cloud, host)?;
+        second(node).package().roll_out(cloud, host)?;
         node.wait_running(generation)
     })?;
     ensure!(traffic.failed.is_empty(), "failed requests: {:?}", traffic.failed);

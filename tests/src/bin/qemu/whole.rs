@@ -4,14 +4,15 @@
 use std::cell::RefCell;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use wherry_rig::Arch;
 use wherry_tests::host::Host;
 use wherry_tests::node::Node;
 use wherry_tests::package::start_rollout;
 use wherry_tests::report::Report;
 use wherry_tests::rig::Board;
+use wherry_tests::run::wait_for;
 use wherry_tests::scenario::{deaths, ends, isolation, logs, sealing, upgrade};
-use wherry_tests::shop::Shop;
 
 use crate::RigReport;
 use crate::memory::Figures;
@@ -20,6 +21,8 @@ use crate::site::{ID, Site, Steps};
 /// nginx, mosquitto and lions, four times in an upgrade, beside Debian's
 /// kernel with all modules.
 const MEMORY_MIB: u32 = 256;
+/// Of the shop: a bus and two of the web service.
+const PODS: usize = 3;
 
 pub fn run(arch: Arch) -> RigReport {
     println!("== {arch}, {MEMORY_MIB} MiB: a gateway's life");
@@ -43,8 +46,9 @@ fn life(arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
     let ms = site.boot(MEMORY_MIB, |_, board, node| {
         let step =
             |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
-        step("booted again without a cloud: every pod runs", &mut || node.wait_running(5))?;
+        step("booted again without a cloud: every pod runs", &mut || every_pod_runs(node))?;
         let ms = u64::try_from(board.rig().started().elapsed().as_millis())?;
+        step("the generation is whole", &mut || node.wait_running(5))?;
         step("the last version answers", &mut || {
             upgrade::answers(node, "2.0.0", "mane=short\n")?;
             board.is_well()
@@ -70,7 +74,7 @@ fn online(
     })?;
     step("what runs as launcher cannot be changed", &mut || sealing::holds(node))?;
     step("install: a bus, then two pods of nginx and lion", &mut || {
-        Shop::default().package().roll_out(&site.cloud, host)?;
+        upgrade::first(node).package().roll_out(&site.cloud, host)?;
         node.wait_running(1)?;
         upgrade::answers(node, "1.0.0", "mane=long\n")
     })?;
@@ -104,4 +108,15 @@ fn online(
     })?;
     step("the kernel is well", &mut || board.is_well())?;
     Ok(memory)
+}
+
+/// All of their containers, whether they count as available yet or not.
+fn every_pod_runs(node: &Node<'_>) -> Result<()> {
+    wait_for("every container", node.place().patience(), || {
+        let pods = node.pods()?;
+        let containers: Vec<&Value> =
+            pods.iter().filter_map(|pod| pod["containers"].as_array()).flatten().collect();
+        let run = containers.iter().all(|container| container["state"]["running"].is_object());
+        Ok((pods.len() == PODS && run).then_some(()))
+    })
 }
