@@ -22,6 +22,7 @@ pub mod replay;
 pub mod rig;
 mod shell;
 mod sys;
+pub mod terminal;
 pub mod transcript;
 pub mod tree;
 
