@@ -93,7 +93,7 @@ impl Machine {
     /// A machine that boots to the rig's shell, without a disk.
     #[must_use]
     pub fn new(arch: Arch) -> Self {
-        let modules = modules::MACHINE.iter().chain(&modules::WHERRY);
+        let modules = arch.modules().into_iter().chain(modules::WHERRY);
         Self {
             arch,
             kernel: Kernel::Small,
@@ -102,7 +102,7 @@ impl Machine {
             disk: None,
             log_writes: None,
             files: Vec::new(),
-            modules: modules.map(|&name| name.to_owned()).collect(),
+            modules: modules.map(str::to_owned).collect(),
             forwards: Vec::new(),
             cable: true,
             append: Vec::new(),

@@ -91,6 +91,7 @@ fn machine(options: &Options, folder: &TempDir) -> Result<Machine> {
     }
     machine.kernel = options.kernel;
     machine.init = options.init;
+    machine.append.clone_from(&options.append);
     machine.watchdog = options.watchdog;
     machine.forwards.clone_from(&options.forwards);
     machine.keep = options.keep;

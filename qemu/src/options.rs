@@ -29,6 +29,7 @@ ends the machine.
   --forward HOST:GUEST   a port of 127.0.0.1 here that leads to one there;
                          may be given again. From there, 10.0.2.2 is here
   --kernel KIND          small (the default) or full: PCI watchdog, F2FS
+  --append WORDS         more words of the kernel's command line
   --watchdog             a /dev/watchdog; unfed, it ends the machine
   --time-limit S         then the machine is killed (300; a shell: 3600)
 
@@ -51,6 +52,7 @@ pub struct Options {
     pub memory_mib: Option<u32>,
     pub kernel: Kernel,
     pub init: Init,
+    pub append: Vec<String>,
     pub watchdog: bool,
     pub forwards: Vec<Forward>,
     pub disk: Option<PathBuf>,
@@ -77,6 +79,7 @@ pub fn parse(mut parser: Parser) -> Result<Parsed> {
         memory_mib: None,
         kernel: Kernel::Small,
         init: Init::Busybox,
+        append: Vec::new(),
         watchdog: false,
         forwards: Vec::new(),
         disk: None,
@@ -116,6 +119,7 @@ fn option(options: &mut Options, name: &str, value: &str) -> Result<()> {
     match name {
         "arch" => options.arch = value.parse()?,
         "memory" => options.memory_mib = Some(value.parse()?),
+        "append" => options.append.extend(value.split_whitespace().map(str::to_owned)),
         "disk" => options.disk = Some(value.into()),
         "config" => options.config = Some(value.into()),
         "binary" => options.binary = Some(value.into()),
