@@ -93,7 +93,7 @@ impl Machine {
     /// A machine that boots to the rig's shell, without a disk.
     #[must_use]
     pub fn new(arch: Arch) -> Self {
-        let modules = arch.modules().into_iter().chain(modules::WHERRY);
+        let modules = modules::MACHINE.into_iter().chain(modules::WHERRY);
         Self {
             arch,
             kernel: Kernel::Small,

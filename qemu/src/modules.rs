@@ -27,6 +27,9 @@ pub const WHERRY: [&str; 16] = [
     "nf_conntrack_netlink",
 ];
 
+/// What the machine itself needs.
+pub const MACHINE: [&str; 4] = ["virtio_pci", "virtio_console", "virtio_blk", "virtio_net"];
+
 /// Modules needing modules: a longer chain is a loop.
 const DEPTH_MAX: u32 = 32;
 

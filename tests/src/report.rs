@@ -9,6 +9,8 @@ use serde::Serialize;
 /// A run of several steps.
 #[derive(Debug)]
 pub struct Report {
+    /// Before each line: which one of several it is about.
+    title: String,
     start: Instant,
     steps: Vec<Step>,
 }
@@ -22,22 +24,28 @@ struct Step {
 
 impl Default for Report {
     fn default() -> Self {
-        Self { start: Instant::now(), steps: Vec::new() }
+        Self::of("")
     }
 }
 
 impl Report {
+    /// One of several that run at the same time.
+    #[must_use]
+    pub fn of(title: &str) -> Self {
+        Self { title: title.to_owned(), start: Instant::now(), steps: Vec::new() }
+    }
+
     /// Does one step and says how it went.
     ///
     /// # Errors
     /// What `work` says.
     pub fn step<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        println!("[{:6.1} s] {name} …", self.start.elapsed().as_secs_f64());
+        self.line(&format!("{name} …"));
         let start = Instant::now();
         let result = work();
         let ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mark = if result.is_ok() { "ok" } else { "FAILED" };
-        println!("[{:6.1} s]   {mark} in {ms} ms", self.start.elapsed().as_secs_f64());
+        self.line(&format!("  {mark} in {ms} ms"));
         self.steps.push(Step { name: name.to_owned(), ok: result.is_ok(), ms });
         result
     }
@@ -50,7 +58,11 @@ impl Report {
 
     /// Tells people about something that was just seen.
     pub fn say(&self, text: &str) {
-        println!("[{:6.1} s]     {text}", self.start.elapsed().as_secs_f64());
+        self.line(&format!("    {text}"));
+    }
+
+    fn line(&self, text: &str) {
+        println!("{}[{:6.1} s] {text}", self.title, self.start.elapsed().as_secs_f64());
     }
 
     /// Writes `{"steps": [{"name", "ok", "ms"}]}`.

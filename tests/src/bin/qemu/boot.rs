@@ -9,7 +9,7 @@ use wherry_tests::node::Node;
 use wherry_tests::package::{Component, Package};
 use wherry_tests::templates::lion;
 
-use crate::site::{ID, Site};
+use crate::site::Site;
 
 const MEMORY_MIB: u32 = 128;
 const PODS: u16 = 5;
@@ -28,9 +28,9 @@ pub struct BootReport {
     rounds_ms: Vec<u64>,
 }
 
-pub fn run(arch: Arch) -> BootReport {
+pub fn run(id: &str, arch: Arch) -> BootReport {
     println!("== {arch}, {MEMORY_MIB} MiB: from userspace to {PODS} pods");
-    let result = measure(arch);
+    let result = measure(id, arch);
     match &result {
         Ok(rounds) => println!("             {rounds:?} ms"),
         Err(error) => eprintln!("{arch}: {error:#}"),
@@ -48,8 +48,8 @@ pub fn run(arch: Arch) -> BootReport {
     }
 }
 
-fn measure(arch: Arch) -> Result<Vec<u64>> {
-    let host = Host::new(ID)?;
+fn measure(id: &str, arch: Arch) -> Result<Vec<u64>> {
+    let host = Host::new(id)?;
     let mut site = Site::new(&host, arch)?;
     site.boot(MEMORY_MIB, |site, _, node| {
         Package::new("1.0.0", vec![component()]).roll_out(&site.cloud, site.host)?;

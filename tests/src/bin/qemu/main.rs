@@ -9,6 +9,8 @@ mod whole;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -25,6 +27,8 @@ Boots machines and tests Wherry on them; all of it without words.
 
 Reports: target/reports/qemu.json, boot.json";
 const REPORTS: &str = "target/reports";
+/// What is made for the machines that run at the same time carries these.
+const IDS: [&str; 2] = ["rig0", "rig1"];
 
 /// What was found out about one machine.
 #[derive(Debug, Serialize)]
@@ -46,7 +50,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let interrupted = ctrlc::set_handler(|| {
         println!("interrupted: cleaning up");
-        sweep(site::ID);
+        IDS.iter().for_each(|id| sweep(id));
         std::process::exit(130);
     });
     if let Err(error) = interrupted {
@@ -96,24 +100,42 @@ impl Choice {
     }
 }
 
-/// Goes on after a failure, so that a report says what works.
-fn all(choice: &Choice) -> Result<bool> {
-    let (mut rigs, mut boots) = (Vec::new(), Vec::new());
-    for &arch in &choice.archs {
-        if choice.whole {
-            rigs.push(whole::run(arch));
-        }
-        // The smallest gateways have ARM; x86_64 is here for cgroup v2.
-        if arch == Arch::X86_64 {
-            continue;
-        }
-        if choice.memory {
-            rigs.extend(memory::run(arch));
-        }
-        if choice.boot {
-            boots.push(boot::run(arch));
+/// One machine after the other of these; two at a time.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Whole(Arch),
+    Memory(Arch, u32, u16),
+}
+
+impl Job {
+    fn run(self, id: &str) -> RigReport {
+        match self {
+            Self::Whole(arch) => whole::run(id, arch),
+            Self::Memory(arch, memory_mib, pods) => memory::run(id, arch, memory_mib, pods),
         }
     }
+}
+
+/// Goes on after a failure, so that a report says what works.
+fn all(choice: &Choice) -> Result<bool> {
+    let mut jobs = Vec::new();
+    if choice.whole {
+        jobs.extend(choice.archs.iter().map(|&arch| Job::Whole(arch)));
+    }
+    if choice.memory {
+        let machines = |&arch: &Arch| {
+            memory::machines(arch).iter().map(move |&(mib, pods)| Job::Memory(arch, mib, pods))
+        };
+        jobs.extend(choice.archs.iter().flat_map(machines));
+    }
+    let rigs = two_at_a_time(&jobs);
+    // Alone: what else the machine does would be in the figures.
+    let boots: Vec<_> = choice
+        .archs
+        .iter()
+        .filter(|&&arch| choice.boot && arch != Arch::X86_64)
+        .map(|&arch| boot::run(IDS[0], arch))
+        .collect();
     let ok = rigs.iter().all(|rig| rig.ok) && boots.iter().all(|boot| boot.ok);
     if !rigs.is_empty() {
         write("qemu.json", &serde_json::json!({ "rigs": rigs }))?;
@@ -128,6 +150,24 @@ fn all(choice: &Choice) -> Result<bool> {
         if ok { "ok" } else { "FAILED" }
     );
     Ok(ok)
+}
+
+/// An emulated machine has one processor, which takes one of this machine's.
+fn two_at_a_time(jobs: &[Job]) -> Vec<RigReport> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for id in IDS {
+            let (next, done) = (&next, &done);
+            scope.spawn(move || {
+                while let Some(&job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let report = job.run(id);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write(name: &str, value: &serde_json::Value) -> Result<()> {

@@ -14,7 +14,6 @@ use wherry_tests::node::Node;
 use wherry_tests::report::Report;
 use wherry_tests::rig::{Board, Plan};
 
-pub const ID: &str = "rig";
 /// Wherry's own first program keeps its launcher running.
 const INIT: i32 = 1;
 /// Room for every image twice, and for ext4 itself.

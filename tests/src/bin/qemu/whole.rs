@@ -16,7 +16,7 @@ use wherry_tests::scenario::{deaths, ends, isolation, logs, sealing, upgrade};
 
 use crate::RigReport;
 use crate::memory::Figures;
-use crate::site::{ID, Site, Steps};
+use crate::site::{Site, Steps};
 
 /// nginx, mosquitto and lions, four times in an upgrade, beside Debian's
 /// kernel with all modules.
@@ -24,10 +24,10 @@ const MEMORY_MIB: u32 = 256;
 /// Of the shop: a bus and two of the web service.
 const PODS: usize = 3;
 
-pub fn run(arch: Arch) -> RigReport {
+pub fn run(id: &str, arch: Arch) -> RigReport {
     println!("== {arch}, {MEMORY_MIB} MiB: a gateway's life");
-    let steps = RefCell::new(Report::default());
-    let result = life(arch, &steps);
+    let steps = RefCell::new(Report::of(&format!("{arch} ")));
+    let result = life(id, arch, &steps);
     if let Err(error) = &result {
         eprintln!("{arch}: {error:#}");
     }
@@ -38,8 +38,8 @@ pub fn run(arch: Arch) -> RigReport {
     RigReport { arch, memory_mb, test, ok, boot_to_pods_ms, tests_passed, memory }
 }
 
-fn life(arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
-    let host = Host::new(ID)?;
+fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
+    let host = Host::new(id)?;
     let mut site = Site::new(&host, arch)?;
     let memory = site.boot(MEMORY_MIB, |site, board, node| online(site, board, node, steps))?;
     site.go_offline()?;
@@ -84,7 +84,7 @@ fn online(
     })?;
     step("upgrade under load: no request fails", &mut || {
         let traffic = upgrade::under_load(host, &site.cloud, node, 2)?;
-        println!("             {} answers, {:?}", traffic.answered, traffic.seen);
+        println!("{} answers, {:?}", traffic.answered, traffic.seen);
         Ok(())
     })?;
     step("back to the version before: no request fails", &mut || {
