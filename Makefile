@@ -2,7 +2,7 @@
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/wherry/target
 
-.PHONY: demo test static bench build setup clean
+.PHONY: demo test static qemu bench build setup clean
 
 # The main job, on this machine: install, upgrade, failure, offline, back.
 demo: setup
@@ -16,6 +16,13 @@ test: setup
 # target/static/ARCH/wherry for x86_64, aarch64 and armv7.
 static: setup
 	yocto/static
+
+# Machines of the gateways' architectures: everything that is tested on them,
+# how soon they boot, and what a power cut does to them.
+qemu: static
+	cargo build --quiet --locked --workspace --bins
+	$(CARGO_TARGET_DIR)/debug/wherry-qemu
+	$(CARGO_TARGET_DIR)/debug/wherry-power
 
 # Figures into target/reports/*.json.
 bench: setup

@@ -144,11 +144,9 @@ fn all(choice: &Choice) -> Result<bool> {
         write("boot.json", &serde_json::json!({ "boots": boots }))?;
     }
     let passed: usize = rigs.iter().map(|rig| rig.tests_passed).sum();
-    println!(
-        "{} machines, {passed} tests passed, {}",
-        rigs.len(),
-        if ok { "ok" } else { "FAILED" }
-    );
+    let failed = rigs.iter().filter(|rig| !rig.ok).count() + boots.iter().filter(|b| !b.ok).count();
+    let verdict = if ok { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {passed} passed; {failed} failed; 0 ignored");
     Ok(ok)
 }
 
