@@ -5,7 +5,7 @@ use crate::machine::Machine;
 
 /// How long the machine may be without care before its watchdog ends it, in
 /// seconds: an emulated machine is slow.
-const WATCHDOG_SECONDS: u32 = 30;
+const WATCHDOG_SECONDS: u32 = 10;
 
 /// The section, to be put behind the rest of the configuration. `modules` are
 /// paths from the root, in load order.
@@ -13,19 +13,25 @@ pub(crate) fn section(machine: &Machine, modules: &[String]) -> String {
     let modules: Vec<_> = modules.iter().map(|path| format!("    \"/{path}\",\n")).collect();
     let mut text = format!("\n[init]\nmodules = [\n{}]\n", modules.concat());
     if machine.disk.is_some() {
-        text.push_str(
-            "data = { device = \"/dev/vda\", fs = \"ext4\", mount = \"/data\", wait_seconds = 30 }\n",
-        );
+        // Debug prints words as TOML writes strings.
+        text.push_str(&format!(
+            "data = {{ device = \"/dev/vda\", fs = \"ext4\", mount = \"/data\", wait_seconds = 30, \
+             fsck = {:?} }}\n",
+            machine.data_check
+        ));
     }
     if machine.watchdog {
         text.push_str(&format!(
             "watchdog = {{ device = \"/dev/watchdog\", timeout_seconds = {WATCHDOG_SECONDS} }}\n"
         ));
     }
-    text.push_str(
-        "\n[[init.interfaces]]\nname = \"eth0\"\naddress = \"10.0.2.15/24\"\n\
-         gateway = \"10.0.2.2\"\n\n[[init.services]]\ncommand = [\"/bin/rig-shell\"]\n",
-    );
+    text.push_str("\n[[init.interfaces]]\nname = \"eth0\"\n");
+    text.push_str(if machine.dhcp {
+        "dhcp = [\"/sbin/udhcpc\", \"-f\", \"-i\", \"eth0\", \"-s\", \"/bin/rig-lease\"]\n"
+    } else {
+        "address = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\n"
+    });
+    text.push_str("\n[[init.services]]\ncommand = [\"/bin/rig-shell\"]\n");
     text
 }
 
@@ -45,7 +51,7 @@ mod tests {
         let full = section(&machine, &modules);
         assert!(full.contains("\n]\ndata = { device = \"/dev/vda\", "), "{full}");
         assert!(
-            full.contains("\nwatchdog = { device = \"/dev/watchdog\", timeout_seconds = 30 }\n")
+            full.contains("\nwatchdog = { device = \"/dev/watchdog\", timeout_seconds = 10 }\n")
         );
     }
 }

@@ -104,17 +104,19 @@ const APPLETS: [&str; 88] = [
     "wc",
 ];
 /// Those that are at home elsewhere, or started by a path.
-const PLACED: [(&str, &str); 4] = [
+const PLACED: [(&str, &str); 5] = [
     ("/sbin/init", "../bin/busybox"),
     ("/bin/wget", "busybox"),
     ("/bin/xargs", "busybox"),
+    ("/sbin/mke2fs", "../bin/busybox"),
     ("/sbin/udhcpc", "../bin/busybox"),
 ];
 
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("/bin/rig-setup", include_str!("guest/rig-setup")),
     ("/bin/rig-shell", include_str!("guest/rig-shell")),
     ("/bin/rig-end", include_str!("guest/rig-end")),
+    ("/bin/rig-lease", include_str!("guest/rig-lease")),
     ("/bin/rig-terminal", include_str!("guest/rig-terminal")),
 ];
 

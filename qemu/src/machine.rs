@@ -45,6 +45,12 @@ pub struct Machine {
     /// Gives it `/dev/watchdog`: a PCI one on `Kernel::Full` of aarch64, the
     /// kernel's own otherwise. When nobody feeds it, the machine ends.
     pub watchdog: bool,
+    /// With [`Init::Wherry`]: the command that checks the disk before it is
+    /// mounted; empty for none.
+    pub data_check: Vec<String>,
+    /// With [`Init::Wherry`]: its address comes from QEMU's DHCP server, by
+    /// busybox's client.
+    pub dhcp: bool,
     /// How long it may take until its shell answers.
     pub boot_limit: Duration,
     /// How long it may run at all; then it is killed.
@@ -109,6 +115,8 @@ impl Machine {
             enter: Vec::new(),
             init: Init::Busybox,
             watchdog: false,
+            data_check: Vec::new(),
+            dhcp: false,
             boot_limit: Duration::from_secs(90),
             time_limit: Duration::from_secs(300),
             keep: false,

@@ -52,6 +52,28 @@ pub struct Plan<'a> {
     pub cloud_part: &'a str,
 }
 
+/// The machine of a plan, Wherry as its first program; it can be changed
+/// before it boots.
+///
+/// # Errors
+/// No static build.
+pub fn machine(host: &Host, plan: &Plan<'_>) -> Result<Machine> {
+    let mut machine = Machine::new(plan.arch);
+    machine.memory_mib = plan.memory_mib;
+    machine.init = Init::Wherry;
+    machine.disk = Some(plan.disk.to_owned());
+    machine.enter = host.enter_wan().map(OsString::from).to_vec();
+    machine.time_limit = MACHINE_LIMIT;
+    machine.boot_limit = PATIENCE;
+    let ports = [WEB_PORT, BUS_PORT, OPEN_PORT];
+    machine.forwards = ports.map(|port| Forward { host: port, guest: port }).to_vec();
+    let wherry = static_binary(plan.arch, "wherry")?;
+    let wherry = fs::read(&wherry).with_context(|| wherry.display().to_string())?;
+    let config = configuration(plan.cloud_part, &format!("data_dir = \"{DATA}\"\n"), "");
+    machine.files = vec![File::new(BINARY, 0o755, wherry), File::new(CONFIGURATION, 0o600, config)];
+    Ok(machine)
+}
+
 /// A machine that runs.
 #[derive(Debug)]
 pub struct Board {
@@ -59,26 +81,23 @@ pub struct Board {
 }
 
 impl Board {
-    /// Boots it; returns when its shell answers. Wherry is its first program.
+    /// Boots it; returns when its shell answers.
     ///
     /// # Errors
-    /// No static build, or it does not come up: with its transcript.
-    pub fn boot(host: &Host, plan: &Plan<'_>) -> Result<Self> {
-        let mut machine = Machine::new(plan.arch);
-        machine.memory_mib = plan.memory_mib;
-        machine.init = Init::Wherry;
-        machine.disk = Some(plan.disk.to_owned());
-        machine.enter = host.enter_wan().map(OsString::from).to_vec();
-        machine.time_limit = MACHINE_LIMIT;
-        machine.boot_limit = PATIENCE;
-        let ports = [WEB_PORT, BUS_PORT, OPEN_PORT];
-        machine.forwards = ports.map(|port| Forward { host: port, guest: port }).to_vec();
-        let wherry = static_binary(plan.arch, "wherry")?;
-        let wherry = fs::read(&wherry).with_context(|| wherry.display().to_string())?;
-        let config = configuration(plan.cloud_part, &format!("data_dir = \"{DATA}\"\n"), "");
-        machine.files =
-            vec![File::new(BINARY, 0o755, wherry), File::new(CONFIGURATION, 0o600, config)];
+    /// It does not come up: with its transcript.
+    pub fn boot(machine: &Machine) -> Result<Self> {
         Ok(Self { rig: machine.boot()? })
+    }
+
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// It does not end, or not in order.
+    pub fn power_off(self) -> Result<()> {
+        self.is_well()?;
+        self.rig.start(&[BINARY, "poweroff"], "/tmp/poweroff")?;
+        self.rig.wait_power_off(PATIENCE)?;
+        self.is_well()
     }
 
     /// What the kernel and the node logged.
@@ -101,17 +120,6 @@ impl Board {
             None => Ok(()),
             Some(trouble) => bail!("the machine: {trouble}"),
         }
-    }
-
-    /// Ends it in order.
-    ///
-    /// # Errors
-    /// It does not end, or not in order.
-    pub fn power_off(self) -> Result<()> {
-        self.is_well()?;
-        self.rig.start(&[BINARY, "poweroff"], "/tmp/poweroff")?;
-        self.rig.wait_power_off(PATIENCE)?;
-        self.is_well()
     }
 }
 

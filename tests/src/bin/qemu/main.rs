@@ -3,6 +3,7 @@
 //! QEMU. Writes `qemu.json` and `boot.json`.
 
 mod boot;
+mod first;
 mod memory;
 mod site;
 mod whole;
@@ -17,11 +18,12 @@ use serde::Serialize;
 use wherry_rig::Arch;
 use wherry_tests::host::sweep;
 
-const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [memory] [boot]
+const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [init] [memory] [boot]
 
 Boots machines and tests Wherry on them; all of it without words.
   ARCH              aarch64, armv7 or x86_64
   whole             from installation to power-off: the scenarios of the host
+  init              Wherry as the first program: how machines begin and end
   memory            small machines
   boot              how soon pods run
 
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
 struct Choice {
     archs: Vec<Arch>,
     whole: bool,
+    init: bool,
     memory: bool,
     boot: bool,
 }
@@ -85,6 +88,7 @@ impl Choice {
         for word in words {
             match word.as_str() {
                 "whole" => choice.whole = true,
+                "init" => choice.init = true,
                 "memory" => choice.memory = true,
                 "boot" => choice.boot = true,
                 arch => choice.archs.push(arch.parse().ok()?),
@@ -93,8 +97,8 @@ impl Choice {
         if choice.archs.is_empty() {
             choice.archs = Arch::ALL.to_vec();
         }
-        if !(choice.whole || choice.memory || choice.boot) {
-            (choice.whole, choice.memory, choice.boot) = (true, true, true);
+        if !(choice.whole || choice.init || choice.memory || choice.boot) {
+            (choice.whole, choice.init, choice.memory, choice.boot) = (true, true, true, true);
         }
         Some(choice)
     }
@@ -104,6 +108,7 @@ impl Choice {
 #[derive(Clone, Copy, Debug)]
 enum Job {
     Whole(Arch),
+    Init(Arch),
     Memory(Arch, u32, u16),
 }
 
@@ -111,6 +116,7 @@ impl Job {
     fn run(self, id: &str) -> RigReport {
         match self {
             Self::Whole(arch) => whole::run(id, arch),
+            Self::Init(arch) => first::run(id, arch),
             Self::Memory(arch, memory_mib, pods) => memory::run(id, arch, memory_mib, pods),
         }
     }
@@ -121,6 +127,9 @@ fn all(choice: &Choice) -> Result<bool> {
     let mut jobs = Vec::new();
     if choice.whole {
         jobs.extend(choice.archs.iter().map(|&arch| Job::Whole(arch)));
+    }
+    if choice.init {
+        jobs.extend(choice.archs.iter().map(|&arch| Job::Init(arch)));
     }
     if choice.memory {
         let machines = |&arch: &Arch| {

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
-use wherry_rig::{Arch, disk};
+use wherry_rig::{Arch, Machine, disk};
 use wherry_tests::cloud::Cloud;
 use wherry_tests::host::Host;
 use wherry_tests::images::{Source, import_of};
 use wherry_tests::node::Node;
 use wherry_tests::report::Report;
-use wherry_tests::rig::{Board, Plan};
+use wherry_tests::rig::{Board, Plan, machine};
 
 /// Wherry's own first program keeps its launcher running.
-const INIT: i32 = 1;
+pub const INIT: i32 = 1;
 /// Room for every image twice, and for ext4 itself.
 const DISK_MIB: u64 = 192;
 
@@ -27,9 +27,9 @@ pub type Steps<'a> = &'a RefCell<Report>;
 pub struct Site<'a> {
     pub host: &'a Host,
     pub cloud: Cloud<'a>,
-    arch: Arch,
+    pub arch: Arch,
     cloud_part: String,
-    disk: PathBuf,
+    pub disk: PathBuf,
 }
 
 impl<'a> Site<'a> {
@@ -56,20 +56,41 @@ impl<'a> Site<'a> {
         memory_mib: u32,
         work: impl FnOnce(&mut Self, &Board, &mut Node<'_>) -> Result<T>,
     ) -> Result<T> {
-        let plan =
-            Plan { arch: self.arch, memory_mib, disk: &self.disk, cloud_part: &self.cloud_part };
-        let board = Board::boot(self.host, &plan)?;
+        let machine = self.machine(memory_mib)?;
+        let (value, board) = self.on(&machine, work)?;
+        board.power_off()?;
+        Ok(value)
+    }
+
+    /// Its gateway's machine, not yet booted.
+    ///
+    /// # Errors
+    /// No static build.
+    pub fn machine(&self, memory_mib: u32) -> Result<Machine> {
+        let Self { arch, disk, cloud_part, .. } = self;
+        machine(self.host, &Plan { arch: *arch, memory_mib, disk, cloud_part })
+    }
+
+    /// Boots a machine and waits until its node answers; calls `work`.
+    ///
+    /// # Errors
+    /// What `work` says, with what the node logged.
+    pub fn on<T>(
+        &mut self,
+        machine: &Machine,
+        work: impl FnOnce(&mut Self, &Board, &mut Node<'_>) -> Result<T>,
+    ) -> Result<(T, Board)> {
+        let board = Board::boot(machine)?;
         let result = (|| {
             let mut node = Node::of_machine(self.host, &board, INIT);
             node.start()?;
             work(self, &board, &mut node)
         })();
-        if result.is_err() {
+        if result.is_err() && board.rig().is_running() {
             eprintln!("the node:\n{}", tail(&board.log()));
         }
-        let result = result.with_context(|| board.rig().transcript())?;
-        board.power_off()?;
-        Ok(result)
+        let value = result.with_context(|| board.rig().transcript())?;
+        Ok((value, board))
     }
 
     /// The cloud ends: what follows is offline.
