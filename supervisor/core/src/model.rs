@@ -84,8 +84,9 @@ pub struct Observed {
     /// restart of the supervisor, and after a `Publish` that failed, since it
     /// may have been done in part.
     pub publication: Option<Publication>,
-    /// The layers that the agent was last told to fetch; empty when it knows
-    /// of none, as after a restart of the supervisor.
+    /// The layers that the agent was told to fetch and has not fetched; empty
+    /// when it knows of none, as after a restart of the supervisor. One that
+    /// was fetched and lost again is not among them: it has to be asked for.
     pub fetching: Vec<Layer>,
     /// Requests that were given to the executor and have not been answered:
     /// they are not to be repeated. `Fetch` is never among them.

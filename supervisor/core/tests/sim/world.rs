@@ -124,6 +124,8 @@ impl World {
             let next = missing.iter().find(|layer| !self.layers.contains(&layer.digest));
             self.fetched_at = next.map(|_| self.later(5, 20_000));
             self.layers.extend(next.map(|layer| layer.digest));
+            let Self { fetching, layers, .. } = self;
+            fetching.retain(|layer| !layers.contains(&layer.digest));
         }
     }
 

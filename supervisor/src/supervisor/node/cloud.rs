@@ -63,6 +63,8 @@ impl Node {
             AgentEvent::Command(command) => self.command(command, now),
             AgentEvent::LayerDone(layer) => {
                 self.observed.layers.insert(layer);
+                // Should it be lost, it has to be asked for again.
+                self.observed.fetching.retain(|fetched| fetched.digest != layer);
                 self.tell(EventKind::LayerFetched, "", &format!("layer {}", layer.short()), now);
             }
             AgentEvent::LayerFailed { layer, error } => {
