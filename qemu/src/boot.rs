@@ -94,6 +94,9 @@ fn check(machine: &Machine) -> Result<(), Error> {
         return Err(Error::Description("writes are logged, but it has no disk".to_owned()));
     }
     let has = |path: &str| machine.files.iter().any(|file| file.path == path);
+    if matches!(machine.init, Init::Disk(_)) && machine.disk.is_none() {
+        return Err(Error::Description("its system is on a disk, but it has none".to_owned()));
+    }
     if machine.init == Init::Wherry {
         for path in [crate::machine::BINARY, CONFIGURATION] {
             if !has(path) {
@@ -126,7 +129,7 @@ fn prepare(machine: &Machine, tree: &Tree) -> Result<(PathBuf, Vec<u8>), Error> 
     let paths = catalogue.order(&wanted, |path| tree.read(path))?;
     let mut files = machine.files.clone();
     match machine.init {
-        Init::Busybox => {}
+        Init::Busybox | Init::Disk(_) => {}
         Init::Wherry => add_section(machine, &paths, &mut files),
     }
     let modules = paths

@@ -7,13 +7,15 @@ use std::io::{self, Write};
 use flate2::{Compression, GzBuilder};
 
 use crate::cpio::Archive;
-use crate::machine::{File, Init};
+use crate::machine::{File, Init, SHELL};
 
 /// Where the guest's scripts find the modules, in order.
 const MODULES_LIST: &str = "/etc/rig/modules";
+/// Where the guest's script finds the disk's first program.
+const FIRST: &str = "/etc/rig/first";
 
 /// What people and tests call by name; each is a link to busybox.
-const APPLETS: [&str; 88] = [
+pub const APPLETS: [&str; 88] = [
     "[",
     "ash",
     "awk",
@@ -114,7 +116,7 @@ const PLACED: [(&str, &str); 5] = [
 
 const SCRIPTS: [(&str, &str); 5] = [
     ("/bin/rig-setup", include_str!("guest/rig-setup")),
-    ("/bin/rig-shell", include_str!("guest/rig-shell")),
+    ("/bin/rig-shell", SHELL),
     ("/bin/rig-end", include_str!("guest/rig-end")),
     ("/bin/rig-lease", include_str!("guest/rig-lease")),
     ("/bin/rig-terminal", include_str!("guest/rig-terminal")),
@@ -162,6 +164,10 @@ pub(crate) fn build(content: &Content<'_>) -> io::Result<Vec<u8>> {
             archive.file("/etc/inittab", 0o644, include_bytes!("guest/inittab"))?;
         }
         Init::Wherry => {}
+        Init::Disk(first) => {
+            archive.file("/init", 0o755, include_bytes!("guest/init-disk"))?;
+            archive.file(FIRST, 0o644, format!("{first}\n").as_bytes())?;
+        }
     }
     let mut list = String::new();
     for (path, module) in content.modules {

@@ -28,6 +28,7 @@ pub mod tree;
 
 pub use arch::{Arch, Kernel};
 pub use cache::CACHE_VARIABLE;
+pub use initramfs::APPLETS;
 pub use machine::{File, Forward, Init, Machine};
 pub use packages::packages;
 pub use qmp::PowerOff;

@@ -68,6 +68,10 @@ pub enum Init {
     /// `wherry init`. The rig adds the `[init]` section to the
     /// `/etc/wherry/wherry.toml` among the files, its shell as a service.
     Wherry,
+    /// This program of a whole system on the disk, which becomes the root. It
+    /// has to run [`SHELL`] by itself, with busybox at `/bin/busybox` and its
+    /// [`APPLETS`](crate::APPLETS) in the search path.
+    Disk(&'static str),
 }
 
 /// A file of the first root.
@@ -90,6 +94,8 @@ pub struct Forward {
     pub guest: u16,
 }
 
+/// What answers the rig, as a program.
+pub const SHELL: &str = include_str!("guest/rig-shell");
 /// Where the machine's configuration is.
 pub const CONFIGURATION: &str = "/etc/wherry/wherry.toml";
 /// Where the static binary is.

@@ -152,7 +152,7 @@ fn cut_power(rig: &Rig, words: &[String], after: Duration) -> Result<u8> {
 fn power_off(rig: &Rig, init: Init) -> Result<()> {
     match init {
         Init::Wherry => rig.start(&[BINARY, "poweroff"], "/dev/console")?,
-        Init::Busybox => rig.start(&["poweroff"], "/dev/console")?,
+        Init::Busybox | Init::Disk(_) => rig.start(&["poweroff"], "/dev/console")?,
     };
     rig.wait_power_off(END_LIMIT)?;
     Ok(())

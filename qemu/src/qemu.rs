@@ -112,7 +112,7 @@ fn kernel_line(machine: &Machine) -> String {
         line.push_str(word);
     }
     match machine.init {
-        Init::Busybox => {}
+        Init::Busybox | Init::Disk(_) => {}
         // What follows the dashes is the first program's.
         Init::Wherry => line.push_str(&format!(" rdinit={} -- init", crate::machine::BINARY)),
     }

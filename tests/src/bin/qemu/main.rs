@@ -5,6 +5,7 @@
 mod boot;
 mod first;
 mod memory;
+mod service;
 mod site;
 mod whole;
 
@@ -18,12 +19,13 @@ use serde::Serialize;
 use wherry_rig::Arch;
 use wherry_tests::host::sweep;
 
-const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [init] [memory] [boot]
+const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [init] [systemd] [memory] [boot]
 
 Boots machines and tests Wherry on them; all of it without words.
   ARCH              aarch64, armv7 or x86_64
   whole             from installation to power-off: the scenarios of the host
   init              Wherry as the first program: how machines begin and end
+  systemd           Wherry as a service (aarch64)
   memory            small machines
   boot              how soon pods run
 
@@ -78,6 +80,7 @@ struct Choice {
     archs: Vec<Arch>,
     whole: bool,
     init: bool,
+    systemd: bool,
     memory: bool,
     boot: bool,
 }
@@ -89,6 +92,7 @@ impl Choice {
             match word.as_str() {
                 "whole" => choice.whole = true,
                 "init" => choice.init = true,
+                "systemd" => choice.systemd = true,
                 "memory" => choice.memory = true,
                 "boot" => choice.boot = true,
                 arch => choice.archs.push(arch.parse().ok()?),
@@ -97,8 +101,10 @@ impl Choice {
         if choice.archs.is_empty() {
             choice.archs = Arch::ALL.to_vec();
         }
-        if !(choice.whole || choice.init || choice.memory || choice.boot) {
-            (choice.whole, choice.init, choice.memory, choice.boot) = (true, true, true, true);
+        if !(choice.whole || choice.init || choice.systemd || choice.memory || choice.boot) {
+            let archs = choice.archs;
+            choice =
+                Self { archs, whole: true, init: true, systemd: true, memory: true, boot: true };
         }
         Some(choice)
     }
@@ -109,6 +115,7 @@ impl Choice {
 enum Job {
     Whole(Arch),
     Init(Arch),
+    Systemd(Arch),
     Memory(Arch, u32, u16),
 }
 
@@ -117,6 +124,7 @@ impl Job {
         match self {
             Self::Whole(arch) => whole::run(id, arch),
             Self::Init(arch) => first::run(id, arch),
+            Self::Systemd(arch) => service::run(id, arch),
             Self::Memory(arch, memory_mib, pods) => memory::run(id, arch, memory_mib, pods),
         }
     }
@@ -130,6 +138,10 @@ fn all(choice: &Choice) -> Result<bool> {
     }
     if choice.init {
         jobs.extend(choice.archs.iter().map(|&arch| Job::Init(arch)));
+    }
+    // What differs is the init system, not the processor.
+    if choice.systemd && choice.archs.contains(&Arch::Aarch64) {
+        jobs.push(Job::Systemd(Arch::Aarch64));
     }
     if choice.memory {
         let machines = |&arch: &Arch| {
