@@ -55,10 +55,13 @@ pub fn file_systems() -> Vec<String> {
         problems.push(format!("making the root one that containers can leave: {error}"));
     }
     problems.extend(filesystems::mount_all());
-    // Every line of ours counts, also in a burst; `off` of an image stays.
+    // Every line of ours counts, also in a burst; `off` of an image stays. The
+    // kernel takes no word without its newline (`kernel/printk/printk.c`).
     let devkmsg = "/proc/sys/kernel/printk_devkmsg";
-    if fs::read_to_string(devkmsg).is_ok_and(|mode| mode.trim() == "ratelimit") {
-        let _ = fs::write(devkmsg, "on");
+    if fs::read_to_string(devkmsg).is_ok_and(|mode| mode.trim() == "ratelimit")
+        && let Err(error) = fs::write(devkmsg, "on\n")
+    {
+        problems.push(format!("{devkmsg}: {error}"));
     }
     if let Err(error) = log_to_kernel() {
         problems.push(format!("/dev/kmsg: {error}"));

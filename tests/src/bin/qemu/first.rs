@@ -60,6 +60,8 @@ fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<()> {
             package().roll_out(&site.cloud, site.host)?;
             node.wait_running(1)?;
             panics_end_the_machine(board)?;
+            let kept = board.text("/proc/sys/kernel/printk_devkmsg")?;
+            ensure!(kept.trim() == "on", "lines of the log are dropped: {kept}");
             orphans_are_reaped(board)
         })?;
         ends(&board, "poweroff", PowerOff::Shutdown)
