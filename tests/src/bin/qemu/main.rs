@@ -181,6 +181,9 @@ fn two_at_a_time(jobs: &[Job]) -> Vec<RigReport> {
             scope.spawn(move || {
                 while let Some(&job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let report = job.run(id);
+                    if !report.ok {
+                        println!("test {job:?} ... FAILED");
+                    }
                     done.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 }
             });
