@@ -45,6 +45,10 @@ pub const PORTS_MAX: usize = 32;
 pub const PATH_BYTES_MAX: usize = 255;
 /// Length of a free text that a person reads: descriptions, errors.
 pub const TEXT_BYTES_MAX: usize = 1024;
+/// Lines of a pod's output that are reported with its failure.
+pub const FAILED_LINES_MAX: usize = 10;
+/// Length of each of them: a status has to stay small.
+pub const FAILED_LINE_BYTES_MAX: usize = 256;
 /// Grace between SIGTERM and SIGKILL that a pod may ask for, in seconds.
 pub const GRACE_SECONDS_MAX: u32 = 600;
 /// Any length of time in a probe, in seconds: a day.

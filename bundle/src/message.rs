@@ -50,7 +50,9 @@ pub enum Status {
     Online(Box<NodeStatus>),
     Offline,
 }
-impl Message for Status {}
+impl Message for Status {
+    const SCHEMA: u8 = 2;
+}
 
 /// Everything about a node that fits on one page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,10 @@ pub struct NodeStatus {
     pub phase: Phase,
     /// The last bundle that was refused, until a newer one is taken up.
     pub refused: Option<Refused>,
+    /// The last generation that failed, until a newer one is taken up.
+    pub failed: Option<Failed>,
+    /// A newer generation that waits to be taken up.
+    pub held: Option<Held>,
     /// Ordered by name.
     pub pods: Vec<PodStatus>,
     /// Events that no cloud has confirmed yet, and events dropped for want
@@ -85,8 +91,41 @@ pub enum Phase {
     Fetching { bytes_done: u64, bytes_total: u64 },
     /// Pods are being started or replaced.
     Rolling { pods_done: u32, pods_total: u32 },
+    /// All pods of the generation are available, and no other is left; it is
+    /// good once that has lasted for its stability window.
+    Stabilising,
+    /// As before, and what the node goes back to should a newer one fail.
+    Good,
+}
+
+impl Phase {
     /// All pods of the generation are available, and no other is left.
-    Running,
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        match self {
+            Self::Stabilising | Self::Good => true,
+            Self::Empty | Self::Fetching { .. } | Self::Rolling { .. } => false,
+        }
+    }
+}
+
+/// A generation that did not become good. The node went back to its last good
+/// one; where there was none, it goes on trying.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    pub generation: Generation,
+    pub cause: Cause,
+    /// What the failing pod wrote last, oldest first, at most
+    /// [`FAILED_LINES_MAX`](crate::limits::FAILED_LINES_MAX).
+    pub lines: Vec<String>,
+}
+
+/// A generation that was received and is kept back for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub generation: Generation,
+    /// Who or what holds it, for people.
+    pub by: String,
 }
 
 /// Why a generation failed.
@@ -227,6 +266,12 @@ pub enum EventKind {
     GenerationRunning,
     StoreRecovered,
     CommandDone,
+    /// A probe had a container restarted.
+    ContainerUnhealthy,
+    GenerationGood,
+    GenerationFailed,
+    /// A newer generation waits to be taken up.
+    GenerationHeld,
 }
 
 /// Several events in one message, in order.

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use wherry_bundle::envelope;
 use wherry_bundle::message::{
-    ChunkContents, ChunkData, ChunkGet, Command, ContainerState, ContainerStatus, Event, EventAck,
-    EventKind, Events, Exit, LogChunk, LogLine, LogQuery, LogStream, Message, NodeStatus, Order,
-    Phase, PodPhase, PodStatus, Refused, Reply, Status, WallMillis,
+    Cause, ChunkContents, ChunkData, ChunkGet, Command, ContainerState, ContainerStatus, Event,
+    EventAck, EventKind, Events, Exit, Failed, Held, LogChunk, LogLine, LogQuery, LogStream,
+    Message, NodeStatus, Order, Phase, PodPhase, PodStatus, Refused, Reply, Status, WallMillis,
 };
 use wherry_bundle::{Digest, Generation};
 
@@ -90,6 +90,17 @@ fn status() {
         versions: bundle.versions,
         phase: Phase::Rolling { pods_done: 1, pods_total: 3 },
         refused: Some(Refused { generation: Generation(0), reason: "unsigned".into() }),
+        failed: Some(Failed {
+            generation: Generation(6),
+            cause: Cause::CrashLoop {
+                pod: sample::name("web-2"),
+                container: sample::name("main"),
+                starts: 6,
+                exit: Exit::Code(3),
+            },
+            lines: vec!["no config".into()],
+        }),
+        held: Some(Held { generation: Generation(8), by: "update window".into() }),
         pods: vec![pod],
         events_waiting: 2,
         events_dropped: 300,

@@ -252,7 +252,8 @@ pub fn phase_text(phase: &Phase) -> String {
             format!("fetching {bytes_done}/{bytes_total} bytes")
         }
         Phase::Rolling { pods_done, pods_total } => format!("rolling {pods_done}/{pods_total}"),
-        Phase::Running => "running".into(),
+        Phase::Stabilising => "stabilising".into(),
+        Phase::Good => "good".into(),
     }
 }
 

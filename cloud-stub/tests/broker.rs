@@ -85,19 +85,19 @@ fn the_last_will_marks_a_node_offline_and_keeps_what_was_known() {
     let (cloud, login) = with_version();
     cloud.roll_out("shop@1.0.0.1", "*");
     let node = connect(&login);
-    node.send_status(1, Phase::Running);
+    node.send_status(1, Phase::Good);
     let seen = cloud.wait_node("gw-1", |node| node["online"] == true);
-    assert_eq!((&seen["phase"], &seen["generation"]), (&"running".into(), &1.into()));
+    assert_eq!((&seen["phase"], &seen["generation"]), (&"good".into(), &1.into()));
     let status = cloud.json(&["rollout", "status"]);
     assert_eq!(status["nodes"][0]["state"], "done");
     node.vanish();
     let gone = cloud.wait_node("gw-1", |node| node["online"] == false);
-    assert_eq!((&gone["phase"], &gone["wherry_version"]), (&"running".into(), &"0.1.0".into()));
+    assert_eq!((&gone["phase"], &gone["wherry_version"]), (&"good".into(), &"0.1.0".into()));
     assert!(gone["offline_since"].as_u64() >= gone["last_seen"].as_u64(), "{gone}");
 
     // A good-bye is no last will: the node says by itself that it goes.
     let node = connect(&login);
-    node.send_status(1, Phase::Running);
+    node.send_status(1, Phase::Good);
     cloud.wait_node("gw-1", |node| node["online"] == true);
     node.client.disconnect().unwrap();
     node.wait_end();
@@ -110,7 +110,7 @@ fn a_new_connection_replaces_the_old_one_and_its_last_will() {
     let (cloud, login) = with_version();
     for round in 1..=10 {
         let old = connect(&login);
-        old.send_status(round, Phase::Running);
+        old.send_status(round, Phase::Good);
         cloud.wait_node("gw-1", |node| node["generation"] == round);
         // The link is gone, but neither side knows: a second connection.
         let new = connect(&login);
@@ -169,7 +169,7 @@ fn a_node_reaches_its_own_topics_only() {
     impostor.client_id = login.client_id.clone();
     let node = connect(&login);
     let _impostor = connect(&impostor);
-    node.send_status(1, Phase::Running);
+    node.send_status(1, Phase::Good);
     cloud.wait_node("gw-1", |node| node["generation"] == 1);
 }
 
@@ -270,7 +270,7 @@ fn the_largest_message_passes_and_a_larger_one_does_not() {
 fn rubbish_changes_nothing() {
     let (cloud, login) = with_version();
     let node = connect(&login);
-    node.send_status(1, Phase::Running);
+    node.send_status(1, Phase::Good);
     cloud.wait_node("gw-1", |node| node["generation"] == 1);
     let mut foreign = cloud_support::node::online("gw-2", 9, Phase::Empty).to_bytes().unwrap();
     for payload in [b"".to_vec(), b"x".to_vec(), vec![0xff; 5000], foreign.clone()] {
@@ -295,7 +295,7 @@ fn rubbish_changes_nothing() {
         stream.write_all(bytes).unwrap();
         assert!(matches!(stream.read(&mut [0; 64]), Ok(0) | Err(_)), "{bytes:?}");
     }
-    node.send_status(2, Phase::Running);
+    node.send_status(2, Phase::Good);
     let node = cloud.wait_node("gw-1", |node| node["generation"] == 2);
     assert_eq!(node["online"], true);
 }
@@ -315,6 +315,6 @@ fn clients_that_leave_too_early_do_no_harm() {
     }
     cloud.wait_log("gw-1 gone: ", 50);
     let node = connect(&login);
-    node.send_status(1, Phase::Running);
+    node.send_status(1, Phase::Good);
     cloud.wait_node("gw-1", |node| node["online"] == true);
 }

@@ -22,7 +22,7 @@ fn online() -> (Cloud, Node) {
     cloud.organise();
     let node = Login::new(cloud.mqtt, "gw-1", &cloud.token("gw-1")).connect().unwrap();
     node.subscribe();
-    node.send_status(1, Phase::Running);
+    node.send_status(1, Phase::Good);
     cloud.wait_node("gw-1", |node| node["online"] == true);
     (cloud, node)
 }

@@ -122,8 +122,8 @@ fn everything_goes_through_an_external_broker() {
     cloud.roll_out("shop@1.0.0.1", "*");
     let node = connect(&mosquitto, &cloud, "gw-1");
     let desired = node.message(Topic::Desired).payload;
-    node.send_status(1, Phase::Running);
-    cloud.wait_node("gw-1", |node| node["online"] == true && node["phase"] == "running");
+    node.send_status(1, Phase::Good);
+    cloud.wait_node("gw-1", |node| node["online"] == true && node["phase"] == "good");
     let event = Event {
         seq: 1,
         wall_time: WallMillis(1),

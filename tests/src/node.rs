@@ -243,14 +243,15 @@ impl<'a> Node<'a> {
         serde_json::from_str(&text).with_context(|| format!("`wherry {words:?}` printed {text:?}"))
     }
 
-    /// Waits until the node says that `generation` runs.
+    /// Waits until the node says that `generation` runs, be it good already or
+    /// not yet.
     ///
     /// # Errors
     /// Not in time: with the last status.
     pub fn wait_running(&self, generation: u64) -> Result<()> {
         wait_for(&format!("generation {generation} running"), self.place.patience(), || {
             let status = self.json(&["status"])?;
-            if status["generation"] == generation && status["phase"] == "running" {
+            if status["generation"] == generation && is_running(&status["phase"]) {
                 return Ok(Some(()));
             }
             bail!("{status}")
@@ -337,4 +338,10 @@ pub fn pid(pod: &Value, container: &str) -> Result<i32> {
     let found = containers.iter().find(|c| c["name"] == container);
     let pid = found.and_then(|c| c["state"]["running"]["pid"].as_i64());
     Ok(i32::try_from(pid.with_context(|| format!("{container} does not run: {pod}"))?)?)
+}
+
+/// Whether a status' phase says that all pods are available.
+#[must_use]
+pub fn is_running(phase: &Value) -> bool {
+    phase == "stabilising" || phase == "good"
 }

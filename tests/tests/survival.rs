@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use wherry_tests::node::PATIENCE;
+use wherry_tests::node::{PATIENCE, is_running};
 use wherry_tests::package::{Component, Package, start_rollout};
 use wherry_tests::run::wait_for;
 use wherry_tests::scenario::deaths;
@@ -114,7 +114,7 @@ fn a_transfer_goes_on_where_a_kill_stopped_it() {
                     node.kill_supervisor()?;
                     kills += 1;
                 }
-                _ if node.json(&["status"])?["phase"] == "running" => break,
+                _ if is_running(&node.json(&["status"])?["phase"]) => break,
                 _ => {}
             }
         }

@@ -267,6 +267,8 @@ pub(crate) mod tests {
             versions: Vec::new(),
             phase,
             refused: None,
+            failed: None,
+            held: None,
             pods: Vec::new(),
             events_waiting: 0,
             events_dropped: 0,
@@ -281,14 +283,14 @@ pub(crate) mod tests {
         };
         let show = || db.read(|c| show(c, &name("gw-1"))).unwrap();
         assert!(!show().online);
-        assert!(set(&online(3, Phase::Running), true, 10));
+        assert!(set(&online(3, Phase::Good), true, 10));
         assert_eq!((show().online, show().last_seen), (true, None), "retained: not seen now");
-        set(&online(3, Phase::Running), false, 20);
+        set(&online(3, Phase::Good), false, 20);
         set(&Status::Offline, false, 30);
         set(&Status::Offline, true, 40);
         let node = show();
         assert_eq!((node.online, node.last_seen, node.offline_since), (false, Some(20), Some(30)));
-        assert_eq!((node.generation, node.phase), (Generation(3), Some(Phase::Running)));
+        assert_eq!((node.generation, node.phase), (Generation(3), Some(Phase::Good)));
         set(&online(4, Phase::Empty), false, 50);
         assert_eq!(show().offline_since, None);
         db.write(|tx| set_all_offline(tx, 60)).unwrap();

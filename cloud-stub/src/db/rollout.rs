@@ -206,10 +206,11 @@ fn state(node: &crate::view::Node, wanted: Generation) -> RolloutState {
         return if ours { RolloutState::Refused } else { RolloutState::Issued };
     }
     match node.phase {
-        Some(Phase::Running) => RolloutState::Done,
-        Some(Phase::Empty | Phase::Fetching { .. } | Phase::Rolling { .. }) | None => {
-            RolloutState::UnderWay
-        }
+        Some(Phase::Good) => RolloutState::Done,
+        Some(
+            Phase::Empty | Phase::Fetching { .. } | Phase::Rolling { .. } | Phase::Stabilising,
+        )
+        | None => RolloutState::UnderWay,
     }
 }
 
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!(state(first), RolloutState::Refused);
         said(online(1, Phase::Fetching { bytes_done: 1, bytes_total: 2 }));
         assert_eq!(state(first), RolloutState::UnderWay);
-        said(online(1, Phase::Running));
+        said(online(1, Phase::Good));
         assert_eq!(state(first), RolloutState::Done);
         let second = roll(2).unwrap();
         assert_eq!(state(first), RolloutState::Superseded);

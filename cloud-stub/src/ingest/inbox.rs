@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_newest_status_counts_and_rubbish_does_not() {
         let (inbox, _queues) = Inbox::new(Arc::default());
-        let online = crate::db::node::tests::online(3, wherry_bundle::message::Phase::Running);
+        let online = crate::db::node::tests::online(3, wherry_bundle::message::Phase::Good);
         let send = |payload: Vec<u8>| {
             inbox.receive(Publish::new("wherry/v1/gw-1/status", QoS::AtLeastOnce, payload));
         };

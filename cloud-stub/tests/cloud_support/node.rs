@@ -234,6 +234,8 @@ pub fn online(node: &str, generation: u64, phase: Phase) -> Status {
         versions: Vec::new(),
         phase,
         refused: None,
+        failed: None,
+        held: None,
         pods: Vec::new(),
         events_waiting: 0,
         events_dropped: 0,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use wherry_bundle::limits::PODS_MAX;
-use wherry_bundle::message::{EventKind, Phase};
+use wherry_bundle::message::EventKind;
 use wherry_bundle::{Generation, Name};
 
 use crate::draft::Draft;
@@ -179,7 +179,7 @@ fn report_running(
     draft: &mut Draft<'_>,
 ) {
     let phase = status::node_phase(desired, draft.observed, pods, wanted);
-    if phase == Phase::Running && ledger.running != desired.generation {
+    if phase.is_running() && ledger.running != desired.generation {
         ledger.running = desired.generation;
         let text = format!("generation {} is running", desired.generation);
         draft.notice(EventKind::GenerationRunning, "", &text);

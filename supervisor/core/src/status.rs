@@ -108,7 +108,7 @@ pub(crate) fn node_phase(
     }
     let published = observed.publication.as_ref() == Some(wanted);
     if done == total && pods.len() == total && published {
-        return Phase::Running;
+        return Phase::Stabilising;
     }
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Phase::Rolling { pods_done: count(done), pods_total: count(total) }

@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 
 use wherry_bundle::health::UpgradePolicy;
-use wherry_bundle::message::{Cause, Exit, Phase};
+use wherry_bundle::message::{Cause, Exit};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::ledger::Ledger;
@@ -98,7 +98,7 @@ impl Watch {
             return Verdict::Failed(cause);
         }
         let wanted = publish::wanted(desired, ledger, &pods);
-        if status::node_phase(desired, observed, &pods, &wanted) == Phase::Running {
+        if status::node_phase(desired, observed, &pods, &wanted).is_running() {
             self.progress.clear();
             // A pod may have gone and come back since it was last judged.
             let newest = ledger.pods.values().filter_map(|entry| entry.available_since).max();

@@ -251,7 +251,8 @@ fn phase(phase: &Phase) -> String {
         Phase::Rolling { pods_done, pods_total } => {
             format!("rolling: {pods_done} of {pods_total} pods")
         }
-        Phase::Running => "running".into(),
+        Phase::Stabilising => "stabilising: all pods are available".into(),
+        Phase::Good => "good: all pods are available".into(),
     }
 }
 

@@ -192,11 +192,15 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::GenerationRunning => 11,
         EventKind::StoreRecovered => 12,
         EventKind::CommandDone => 13,
+        EventKind::ContainerUnhealthy => 14,
+        EventKind::GenerationGood => 15,
+        EventKind::GenerationFailed => 16,
+        EventKind::GenerationHeld => 17,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 14] = [
+    const ALL: [EventKind; 18] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -211,6 +215,10 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::GenerationRunning,
         EventKind::StoreRecovered,
         EventKind::CommandDone,
+        EventKind::ContainerUnhealthy,
+        EventKind::GenerationGood,
+        EventKind::GenerationFailed,
+        EventKind::GenerationHeld,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }
@@ -290,9 +298,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_reads_back() {
-        for code in 0..=13 {
+        for code in 0..=17 {
             assert_eq!(kind_of(code).map(kind_code), Some(code));
         }
-        assert_eq!(kind_of(14), None);
+        assert_eq!(kind_of(18), None);
     }
 }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use wherry_bundle::message::{
-    ContainerState, ContainerStatus, Event, NodeStatus, Phase, PodStatus, Refused,
+    ContainerState, ContainerStatus, Event, Failed, Held, NodeStatus, Phase, PodStatus, Refused,
 };
-use wherry_bundle::{Bundle, Name};
+use wherry_bundle::{Bundle, Generation, Name};
 use wherry_core::{Millis, NodeView, Observed, ObservedContainer, PodView};
 
 use crate::clock;
@@ -44,7 +44,11 @@ pub struct Facts<'a> {
     pub pids: &'a Pids,
     /// Bytes done and wanted of the transfer under way.
     pub progress: Option<(u64, u64)>,
+    /// The last generation that was good.
+    pub last_good: Generation,
     pub refused: Option<&'a Refused>,
+    pub failed: Option<&'a Failed>,
+    pub held: Option<&'a Held>,
     pub outbox: OutboxStatus,
     pub now: Millis,
 }
@@ -70,8 +74,10 @@ impl Identity {
             uptime_seconds: facts.now.0 / 1000,
             generation: facts.bundle.map(|bundle| bundle.generation).unwrap_or_default(),
             versions: facts.bundle.map(|bundle| bundle.versions.clone()).unwrap_or_default(),
-            phase: with_progress(&facts.view.phase, facts.progress),
+            phase: phase(facts),
             refused: facts.refused.cloned(),
+            failed: facts.failed.cloned(),
+            held: facts.held.cloned(),
             pods: pods.collect(),
             events_waiting: u32::try_from(facts.outbox.waiting).unwrap_or(u32::MAX),
             events_dropped: facts.outbox.dropped,
@@ -100,6 +106,16 @@ impl Identity {
             last_error: view.last_error.clone(),
             containers: containers.collect(),
         }
+    }
+}
+
+/// With what the reconciler does not know: what was good before, and how far
+/// a transfer is.
+fn phase(facts: &Facts<'_>) -> Phase {
+    let generation = facts.bundle.map(|bundle| bundle.generation);
+    match &facts.view.phase {
+        Phase::Stabilising if generation == Some(facts.last_good) => Phase::Good,
+        phase => with_progress(phase, facts.progress),
     }
 }
 
@@ -221,7 +237,6 @@ impl RecentEvents {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::Generation;
     use wherry_bundle::message::{EventKind, Exit, PodPhase};
     use wherry_core::{ContainerView, ObservedPod};
 
@@ -268,7 +283,10 @@ mod tests {
             observed: &observed,
             pids: &Pids::from([((web, lion), pid)]),
             progress,
+            last_good: Generation(0),
             refused: None,
+            failed: None,
+            held: None,
             outbox: OutboxStatus { waiting, dropped: 0 },
             now,
         })

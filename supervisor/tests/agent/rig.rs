@@ -273,6 +273,8 @@ pub fn status(generation: u64) -> NodeStatus {
         versions: Vec::new(),
         phase: Phase::Empty,
         refused: None,
+        failed: None,
+        held: None,
         pods: Vec::new(),
         events_waiting: 0,
         events_dropped: 0,

@@ -11,7 +11,7 @@ use std::fs;
 use cloud::Cloud;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{Rig, bundle, deployment, name, published, sealed};
+use rig::{Rig, bundle, deployment, is_running, name, published, sealed};
 use serde_json::{Value, json};
 use wherry_bundle::message::{LogQuery, Order, Phase, PodPhase};
 
@@ -89,7 +89,7 @@ fn a_node_without_a_cloud_runs_its_pods_through_every_death() {
     rig.start();
     rig.wait("generation 2", |rig| {
         let status = rig.json(&["status"]);
-        status["generation"] == 2 && status["phase"] == "running"
+        status["generation"] == 2 && is_running(&status["phase"])
     });
     let after = container_pids(&rig);
     let same: Vec<_> = after.iter().filter(|one| before.contains(one)).collect();
@@ -210,9 +210,7 @@ fn bundles_and_commands_come_by_the_broker() {
     let first = sealed(&bundle(1, layer, vec![well("echo one; echo two; exec sleep 1000000")]));
     cloud.desire(first.clone());
     cloud.event("generation 1 taken up");
-    cloud.status("generation 1", |status| {
-        status.generation.0 == 1 && status.phase == Phase::Running
-    });
+    cloud.status("generation 1", |status| status.generation.0 == 1 && status.phase.is_running());
     let before = container_pids(&rig);
 
     // Refused, told, and what runs runs on.
@@ -247,9 +245,7 @@ fn bundles_and_commands_come_by_the_broker() {
     // A supervisor that comes back gets the retained bundle once more.
     kill(Pid::from_raw(rig.pids().1), Signal::SIGKILL).unwrap();
     cloud.event("found 1 pods");
-    cloud.status("the node again", |status| {
-        status.phase == Phase::Running && status.refused.is_some()
-    });
+    cloud.status("the node again", |status| status.phase.is_running() && status.refused.is_some());
     assert_eq!(container_pids(&rig), before);
 
     cloud.order(9, Order::RestartPod { pod: name("well-1") });
@@ -262,9 +258,8 @@ fn bundles_and_commands_come_by_the_broker() {
     assert!(cloud.reply(10).0.unwrap_err().contains("no pod"));
 
     cloud.desire(sealed(&bundle(3, layer, vec![well("exec sleep 1000000")])));
-    let status = cloud.status("generation 3", |status| {
-        status.generation.0 == 3 && status.phase == Phase::Running
-    });
+    let status = cloud
+        .status("generation 3", |status| status.generation.0 == 3 && status.phase.is_running());
     assert_eq!(status.refused, None);
     rig.out(&["stop", "--all"]);
     cloud.offline();

@@ -175,7 +175,7 @@ impl Rig {
     }
 
     pub fn wait_running(&mut self) {
-        self.wait("phase running", |rig| rig.json(&["status"])["phase"] == "running");
+        self.wait("phase running", |rig| is_running(&rig.json(&["status"])["phase"]));
     }
 
     pub fn wait(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
@@ -365,4 +365,9 @@ pub fn published(mut deployment: Deployment, container_port: u16, host_port: u16
         host_port: Some(host_port),
     }];
     deployment
+}
+
+/// Whether a status' phase says that all pods are available.
+pub fn is_running(phase: &serde_json::Value) -> bool {
+    phase == "stabilising" || phase == "good"
 }

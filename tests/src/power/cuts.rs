@@ -16,6 +16,7 @@ use super::machine::{OnMachine, PODS, Site, log};
 use super::marks::{Known, Mark};
 use super::queue::{Ask, settled};
 use crate::host::Host;
+use crate::node::is_running;
 use crate::package::start_rollout;
 use crate::run::wait_for;
 
@@ -166,7 +167,7 @@ fn look(rig: &Rig, site: &Site<'_>) -> Result<Found> {
             .count();
         let text = log(rig);
         let stood_in = text.contains("the last good one");
-        let settled = status["phase"] == "running" || text.contains("going on with generation");
+        let settled = is_running(&status["phase"]) || text.contains("going on with generation");
         if available < PODS || !settled || generation < known.taken_up {
             bail!("{available} pods are available: {status}");
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result};
-use wherry_bundle::message::{EventAck, Events, Message, Phase, Status};
+use wherry_bundle::message::{EventAck, Events, Message, Status};
 use wherry_bundle::topic::Topic;
 use wherry_bundle::{Name, envelope};
 
@@ -206,7 +206,7 @@ impl Connection {
     fn note_status(&self, payload: &[u8]) {
         let Ok(Status::Online(status)) = Status::from_bytes(payload) else { return };
         self.shared.note(Told::TakenUp(status.generation.0));
-        if status.phase == Phase::Running {
+        if status.phase.is_running() {
             self.shared.note(Told::Running(status.generation.0));
         }
     }

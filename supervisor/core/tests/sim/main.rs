@@ -242,7 +242,7 @@ impl Node {
         let observed = self.world.observe();
         assert!(observed.in_flight.is_empty());
         let view = status(&self.desired, &observed, &plan.ledger);
-        assert_eq!(view.phase, Phase::Running, "stalled: {:#?}", view.pods);
+        assert_eq!(view.phase, Phase::Stabilising, "stalled: {:#?}", view.pods);
         for (name, workload) in &self.desired.workloads {
             let own = observed.pods.values().filter(|pod| pod.deployment == *name);
             let own: Vec<_> = own.collect();

@@ -66,8 +66,8 @@ fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
 #[test]
 fn what_is_done_stays_done() {
     for (policy, exit, phase) in [
-        (RestartPolicy::Never, Exit::Code(0), Phase::Running),
-        (RestartPolicy::OnFailure, Exit::Code(0), Phase::Running),
+        (RestartPolicy::Never, Exit::Code(0), Phase::Stabilising),
+        (RestartPolicy::OnFailure, Exit::Code(0), Phase::Stabilising),
         (RestartPolicy::Never, Exit::Code(1), Phase::Rolling { pods_done: 0, pods_total: 1 }),
     ] {
         let mut s = Scenario::new();
@@ -130,7 +130,7 @@ fn a_deployment_that_is_no_longer_desired_goes_step_by_step() {
     assert_eq!(s.told(EventKind::ContainerExited), ["web-1: container main ended: signal 9"]);
     s.rests(12_120);
     assert_eq!(s.told(EventKind::PodRemoved), ["web-1: removed"]);
-    assert_eq!(s.status().phase, Phase::Running);
+    assert_eq!(s.status().phase, Phase::Stabilising);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn pods_are_replaced_one_by_one_the_new_one_first() {
     s.step(3_080, &["terminate web-2"]);
     s.step(3_090, &["remove web-2"]);
     s.rests(3_100);
-    assert_eq!(s.status().phase, Phase::Running);
+    assert_eq!(s.status().phase, Phase::Stabilising);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_pod_is_made_when_its_layers_are_there_and_then_rests() {
     assert_eq!(s.told(EventKind::GenerationRunning), [": generation 1 is running"]);
     s.rests(60);
     assert_eq!(s.last.notices, []);
-    assert_eq!(s.status().phase, Phase::Running);
+    assert_eq!(s.status().phase, Phase::Stabilising);
     assert_eq!(s.status().pods[&name("web-1")].phase, PodPhase::Available);
 }
 

@@ -7,7 +7,6 @@
 //! Never here: a step back in the store; the current bundle stays current.
 
 use wherry_bundle::Bundle;
-use wherry_bundle::message::Phase;
 use wherry_core::Millis;
 
 use super::Node;
@@ -46,7 +45,7 @@ impl Node {
     pub(super) fn end_interim(&mut self, now: Millis) -> Option<Millis> {
         let until = self.interim.as_ref()?.until;
         let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);
-        if view.phase != Phase::Running && now < until {
+        if !view.phase.is_running() && now < until {
             return Some(until);
         }
         let interim = self.interim.take()?;

@@ -1,7 +1,7 @@
 //! What the node tells: status, events, and which generation is good.
 
 use wherry_bundle::limits::bounded_text;
-use wherry_bundle::message::{Event as NodeEvent, EventKind, NodeStatus, Phase};
+use wherry_bundle::message::{Event as NodeEvent, EventKind, NodeStatus};
 use wherry_core::{Millis, NodeView};
 
 use super::Node;
@@ -22,7 +22,10 @@ impl Node {
             observed: &self.observed,
             pids: &self.pids,
             progress: self.progress,
+            last_good: self.durable.last_good(),
             refused: self.durable.refused(),
+            failed: None,
+            held: None,
             outbox: self.durable.outbox(),
             now,
         })
@@ -43,7 +46,7 @@ impl Node {
 
     /// Marks a generation that has run well for a while; when to look again.
     pub(super) fn notice_good(&mut self, view: &NodeView, now: Millis) -> Option<Millis> {
-        let bundle = self.bundle.as_ref().filter(|_| view.phase == Phase::Running)?;
+        let bundle = self.bundle.as_ref().filter(|_| view.phase.is_running())?;
         let generation = bundle.generation;
         if self.durable.last_good() == generation {
             return None;
@@ -76,6 +79,8 @@ impl Node {
             EventKind::BundleRefused
             | EventKind::LayerFailed
             | EventKind::ContainerFailed
+            | EventKind::ContainerUnhealthy
+            | EventKind::GenerationFailed
             | EventKind::StoreRecovered => log::warn!("{about}{text}"),
             EventKind::Started
             | EventKind::BundleTakenUp
@@ -86,6 +91,8 @@ impl Node {
             | EventKind::PodAvailable
             | EventKind::PodRemoved
             | EventKind::GenerationRunning
+            | EventKind::GenerationGood
+            | EventKind::GenerationHeld
             | EventKind::CommandDone => log::info!("{about}{text}"),
         }
         let event = NewEvent {

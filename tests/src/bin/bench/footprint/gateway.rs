@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use wherry_tests::cloud::Cloud;
 use wherry_tests::host::{Host, Process, Side};
-use wherry_tests::node::Node;
+use wherry_tests::node::{Node, is_running};
 use wherry_tests::run::wait_for;
 
 use super::process::children;
@@ -40,7 +40,7 @@ impl<'a> Gateway<'a> {
     pub fn wait_running(&self, generation: u64, pods: usize) -> Result<()> {
         wait_for(&format!("{pods} pods running"), PATIENCE, || {
             let status = self.node.json(&["status"])?;
-            if status["generation"] == generation && status["phase"] == "running" {
+            if status["generation"] == generation && is_running(&status["phase"]) {
                 let running = self.node.pods()?.len();
                 ensure!(running == pods, "{running} pods, not {pods}");
                 return Ok(Some(()));
