@@ -120,6 +120,8 @@ pub struct Failed {
     pub lines: Vec<String>,
 }
 
+impl Message for Failed {}
+
 /// A generation that was received and is kept back for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -135,6 +137,9 @@ pub enum Cause {
     /// A deployment came no further for so long; `pod` is the one that is not
     /// available, if one was made.
     ProgressDeadline { deployment: Name, seconds: u64, pod: Option<Name>, exit: Option<Exit> },
+    /// Layers of a deployment could not be had for so long while the cloud was
+    /// there.
+    Layers { deployment: Name, seconds: u64, missing: u32 },
     /// A container of a new pod ended again and again.
     CrashLoop { pod: Name, container: Name, starts: u32, exit: Exit },
     /// The node booted so often without the generation becoming good.
@@ -148,6 +153,12 @@ impl core::fmt::Display for Cause {
                 write!(f, "deployment {deployment} came no further for {seconds} s")?;
                 pod.iter().try_for_each(|pod| write!(f, "; pod {pod} is not available"))?;
                 exit.iter().try_for_each(|exit| write!(f, "; last ended by {exit}"))
+            }
+            Self::Layers { deployment, seconds, missing } => {
+                write!(
+                    f,
+                    "{missing} layers of deployment {deployment} did not come for {seconds} s"
+                )
             }
             Self::CrashLoop { pod, container, starts, exit } => {
                 write!(f, "container {container} of pod {pod} failed {starts} times: {exit}")

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `m` | [`Meta`] |
 //! | `r` | [`RefusedRecord`], if there is one |
+//! | `f` | [`FailedRecord`], if there is one |
+//! | `t` | [`TrialRecord`] of the newest generation that was tried |
 //! | `b`, generation, index | a piece of an envelope, at most [`VALUE_BYTES_MAX`] |
 //! | `o` | [`OutboxMark`] |
 //! | `e`, number | an event |
@@ -19,10 +21,14 @@ use super::database::VALUE_BYTES_MAX;
 use super::disk::{Batch, Disk};
 use super::error::{RecordError, StoreError};
 use super::outbox::{EVENT_PREFIX, MARK_KEY, event_seq};
-use super::record::{BundleRef, Meta, Mirror, OutboxMark, Record, RefusedRecord};
+use super::record::{
+    BundleRef, FailedRecord, Meta, Mirror, OutboxMark, Record, RefusedRecord, TrialRecord,
+};
 
 pub(super) const META_KEY: &[u8] = b"m";
 pub(super) const REFUSED_KEY: &[u8] = b"r";
+pub(super) const FAILED_KEY: &[u8] = b"f";
+pub(super) const TRIAL_KEY: &[u8] = b"t";
 const BUNDLE_PREFIX: &[u8] = b"b";
 
 /// Everything in a database but the envelopes, checked.
@@ -31,6 +37,8 @@ pub(super) struct Loaded {
     /// `None`: the database is empty.
     pub meta: Option<Meta>,
     pub refused: Option<RefusedRecord>,
+    pub failed: Option<FailedRecord>,
+    pub trial: Option<TrialRecord>,
     pub mark: OutboxMark,
     /// Number and length of each event's record.
     pub events: Vec<(u64, usize)>,
@@ -50,6 +58,8 @@ pub(super) fn load(disk: &Disk) -> Result<Loaded, StoreError> {
     Ok(Loaded {
         meta,
         refused: decode(disk, REFUSED_KEY, "refused")?,
+        failed: decode(disk, FAILED_KEY, "failed")?,
+        trial: decode(disk, TRIAL_KEY, "trial")?,
         mark: decode(disk, MARK_KEY, "outbox")?.unwrap_or_default(),
         events,
     })

@@ -29,8 +29,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use wherry_bundle::Generation;
-use wherry_bundle::message::{Event, EventKind, Refused, WallMillis};
+use wherry_bundle::message::{Event, EventKind, Failed, Refused, WallMillis};
+use wherry_bundle::{Digest, Generation};
 
 pub use disk::Keeping;
 pub use error::{RecordError, StoreError};
@@ -70,6 +70,16 @@ pub struct Generations {
     pub last_good: Option<Stored>,
     /// The anti-rollback mark; 0 on a new node.
     pub highest_seen: Generation,
+}
+
+/// A generation that failed, as far as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownFailure {
+    pub generation: Generation,
+    /// Digest of its whole envelope.
+    pub envelope: Digest,
+    /// `None`: another build wrote it.
+    pub report: Option<Failed>,
 }
 
 /// An event before it has a number.
@@ -160,6 +170,32 @@ impl Store {
         self.shared.with(|state| state.mark_good(generation))
     }
 
+    /// The current generation failed: with a last good one, that is the
+    /// current one again; its envelope is forgotten, but not that it was
+    /// seen. Durable on return.
+    ///
+    /// # Errors
+    /// [`StoreError::NotCurrent`], or the disk.
+    pub fn fail(&self, failed: &Failed) -> Result<(), StoreError> {
+        self.shared.with(|state| state.fail(failed))
+    }
+
+    /// What failed last since a bundle was taken up.
+    #[must_use]
+    pub fn failed(&self) -> Option<KnownFailure> {
+        self.shared.lock().state.failed()
+    }
+
+    /// How often the node booted since the current generation was taken up,
+    /// if the boot it is in has id `boot_id`; 0 for one that was good. Each
+    /// boot is written once.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn count_boot(&self, boot_id: [u8; 16]) -> Result<u32, StoreError> {
+        self.shared.with(|state| state.count_boot(boot_id))
+    }
+
     /// The last refusal since a bundle was taken up.
     #[must_use]
     pub fn refused(&self) -> Option<Refused> {
@@ -176,9 +212,12 @@ impl Store {
 
     /// Numbers an event and keeps it for the cloud. Never fails: with no room
     /// the oldest one goes. It is durable within a second; at once if it
-    /// tells of a bundle taken up or refused. Numbers are never used twice.
+    /// tells of a bundle taken up, refused or failed. Numbers are never used twice.
     pub fn push_event(&self, event: &NewEvent) -> u64 {
-        let urgent = matches!(event.kind, EventKind::BundleTakenUp | EventKind::BundleRefused);
+        let urgent = matches!(
+            event.kind,
+            EventKind::BundleTakenUp | EventKind::BundleRefused | EventKind::GenerationFailed
+        );
         self.shared.with(|state| {
             let seq = state.push_event(event).unwrap_or_else(|error| {
                 log::error!("an event is lost: {error}");

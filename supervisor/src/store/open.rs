@@ -104,6 +104,8 @@ pub(super) fn open(dir: &Path, keeping: Keeping) -> Result<(State, Vec<Recovery>
         mirror_stale: mirror_stale && meta.revision > 0,
         meta,
         refused: loaded.refused,
+        failed: loaded.failed,
+        trial: loaded.trial,
         mirrors,
         outbox: Outbox::load(loaded.mark, &loaded.events),
         _lock: lock,

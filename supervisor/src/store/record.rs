@@ -98,6 +98,33 @@ impl Record for RefusedRecord {
     const VERSION: u8 = 1;
 }
 
+/// The last generation that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FailedRecord {
+    pub generation: u64,
+    /// Of its envelope: the same bytes again are no news.
+    pub sha256: [u8; 32],
+    /// A [`Failed`](wherry_bundle::message::Failed) as it is sent; one that a
+    /// newer build wrote is told without its reasons.
+    pub report: Vec<u8>,
+}
+impl Record for FailedRecord {
+    const VERSION: u8 = 1;
+}
+
+/// A generation that has still to show that it is good, over reboots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TrialRecord {
+    pub generation: u64,
+    /// The boot that was counted last.
+    pub boot_id: [u8; 16],
+    /// Boots since it was taken up, that one not counted.
+    pub boots: u32,
+}
+impl Record for TrialRecord {
+    const VERSION: u8 = 1;
+}
+
 /// What is left of events that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OutboxMark {
@@ -254,6 +281,13 @@ mod tests {
         );
         let refused = RefusedRecord { generation: 301, reason: "too old".into() };
         check(&refused, "0130c55548ad0207746f6f206f6c64");
+        let failed = FailedRecord { generation: 300, sha256: [0xab; 32], report: vec![1, 2, 3] };
+        check(
+            &failed,
+            "01c8687870ac02abababababababababababababababababababababababababababababababab03010203",
+        );
+        let trial = TrialRecord { generation: 300, boot_id: [0xcd; 16], boots: 2 };
+        check(&trial, "01bfcb61f7ac02cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd02");
         check(&OutboxMark { used_seq: 1000, dropped: 3 }, "011cfe41e8e80703");
         let event = EventRecord {
             wall_millis: 1_700_000_000_000,

@@ -7,18 +7,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::fcntl::Flock;
-use wherry_bundle::Generation;
 use wherry_bundle::limits::{ENVELOPE_BYTES_MAX, bounded_text};
-use wherry_bundle::message::{Event, Refused};
+use wherry_bundle::message::{Event, Failed, Message, Refused};
+use wherry_bundle::{Digest, Generation};
 
-use super::contents::{META_KEY, REFUSED_KEY, encode, insert_pieces, read_envelope, remove_pieces};
+use super::contents::{
+    FAILED_KEY, META_KEY, REFUSED_KEY, TRIAL_KEY, encode, insert_pieces, read_envelope,
+    remove_pieces,
+};
 use super::disk::{Batch, Disk, Keeping};
 use super::error::{RecordError, StoreError};
 use super::mirror::{Found, Mirrors};
 use super::open::{Recovery, open_or_mend};
 use super::outbox::{EVENT_PREFIX, Outbox, event_key, event_seq};
-use super::record::{BundleRef, EventRecord, Meta, Mirror, Record, RefusedRecord};
-use super::{Generations, NewEvent, OutboxStatus, Stored};
+use super::record::{
+    BundleRef, EventRecord, FailedRecord, Meta, Mirror, Record, RefusedRecord, TrialRecord,
+};
+use super::{Generations, KnownFailure, NewEvent, OutboxStatus, Stored};
 
 /// Added to a record's length for its share of a message.
 const EVENT_OVERHEAD_BYTES: usize = 16;
@@ -40,6 +45,8 @@ pub(super) struct State {
     pub(super) recoveries: Vec<Recovery>,
     pub(super) meta: Meta,
     pub(super) refused: Option<RefusedRecord>,
+    pub(super) failed: Option<FailedRecord>,
+    pub(super) trial: Option<TrialRecord>,
     pub(super) mirrors: Mirrors,
     /// The database is newer than the mirror.
     pub(super) mirror_stale: bool,
@@ -78,6 +85,7 @@ impl State {
         }
         insert_pieces(&mut batch, taken, envelope);
         batch.remove(REFUSED_KEY);
+        batch.remove(FAILED_KEY);
         let meta = Meta {
             revision: self.meta.revision + 1,
             current: Some(taken),
@@ -86,7 +94,66 @@ impl State {
         };
         self.commit_meta(batch, meta)?;
         self.refused = None;
+        self.failed = None;
         self.refresh_mirror()
+    }
+
+    /// How often the node booted since the current generation was taken up,
+    /// if `boot_id` is the boot that it is in.
+    pub fn count_boot(&mut self, boot_id: [u8; 16]) -> Result<u32, StoreError> {
+        let Some(current) = self.meta.current.filter(|c| Some(*c) != self.meta.last_good) else {
+            return Ok(0);
+        };
+        let generation = current.generation;
+        let trial = match self.trial.filter(|trial| trial.generation == generation) {
+            None => TrialRecord { generation, boot_id, boots: 0 },
+            Some(known) if known.boot_id == boot_id => return Ok(known.boots),
+            Some(known) => TrialRecord { boot_id, boots: known.boots.saturating_add(1), ..known },
+        };
+        let mut batch = Batch::default();
+        batch.insert(TRIAL_KEY, encode("trial", &trial)?);
+        self.commit(batch)?;
+        self.trial = Some(trial);
+        Ok(trial.boots)
+    }
+
+    pub fn fail(&mut self, failed: &Failed) -> Result<(), StoreError> {
+        let asked = failed.generation;
+        let Some(current) = self.meta.current.filter(|c| c.generation == asked.0) else {
+            let current = Generation(self.meta.current.map_or(0, |c| c.generation));
+            return Err(StoreError::NotCurrent { asked, current });
+        };
+        let report = failed.to_bytes().map_err(|_| StoreError::Record {
+            record: "failed".into(),
+            source: RecordError::Malformed,
+        })?;
+        let record = FailedRecord { generation: asked.0, sha256: current.sha256, report };
+        let mut batch = Batch::default();
+        batch.insert(FAILED_KEY, encode("failed", &record)?);
+        match self.meta.last_good.filter(|good| *good != current) {
+            Some(good) => {
+                remove_pieces(&mut batch, current);
+                let revision = self.meta.revision + 1;
+                let meta = Meta { revision, current: Some(good), ..self.meta.clone() };
+                self.commit_meta(batch, meta)?;
+                self.failed = Some(record);
+                self.refresh_mirror()
+            }
+            None => {
+                self.commit(batch)?;
+                self.failed = Some(record);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn failed(&self) -> Option<KnownFailure> {
+        let record = self.failed.as_ref()?;
+        Some(KnownFailure {
+            generation: Generation(record.generation),
+            envelope: Digest(record.sha256),
+            report: Failed::from_bytes(&record.report).ok(),
+        })
     }
 
     pub fn mark_good(&mut self, asked: Generation) -> Result<(), StoreError> {
@@ -264,6 +331,8 @@ impl State {
         self.mirror_stale |= meta != self.meta || recovery.is_some();
         self.meta = meta;
         self.refused = loaded.refused;
+        self.failed = loaded.failed;
+        self.trial = loaded.trial;
         self.outbox.skip_to(loaded.mark.used_seq);
         if self.uncertain || !self.outbox.is_as_stored(&loaded.events) {
             self.outbox.reconcile(&loaded.events);

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use wherry_bundle::Generation;
-use wherry_bundle::message::{EventKind, Refused, WallMillis};
+use wherry_bundle::message::{Cause, EventKind, Failed, Refused, WallMillis};
+use wherry_bundle::{Digest, Generation};
 
 use super::{EVENTS_MAX, NewEvent, Recovery, Store, StoreError, Stored};
 
@@ -380,4 +380,73 @@ fn no_single_damage_loses_a_generation() {
     }
     assert!(mended > 0, "no damage did any harm: the test does not test");
     println!("{mended} of {damages} had to be mended");
+}
+
+fn failed(generation: u64) -> Failed {
+    let cause = Cause::BootLoop { boots: 4 };
+    Failed { generation: Generation(generation), cause, lines: vec!["no config".into()] }
+}
+
+#[test]
+fn a_failed_generation_is_left_for_the_last_good_one_and_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    take_up(&store, 1);
+    store.mark_good(Generation(1)).unwrap();
+    take_up(&store, 2);
+    assert!(store.fail(&failed(1)).is_err(), "it is not the current one");
+    store.fail(&failed(2)).unwrap();
+    let check = |store: &Store| {
+        let found = store.generations().unwrap();
+        assert_eq!((found.current, found.last_good), (stored(1), stored(1)));
+        assert_eq!(found.highest_seen, Generation(2));
+    };
+    check(&store);
+    drop(store);
+    let store = open(dir.path());
+    check(&store);
+    let known = store.failed().unwrap();
+    assert_eq!(known.envelope, Digest::of(&envelope(2)));
+    assert_eq!(known.report, Some(failed(2)));
+    assert!(store.take_up(Generation(2), &envelope(2)).is_err(), "it is not tried again");
+    // Without its database a node does not try it again either.
+    drop(store);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let (store, _) = Store::open(dir.path()).unwrap();
+    check(&store);
+    take_up(&store, 3);
+    assert_eq!(store.failed(), None);
+    assert_eq!(open_again(store, dir.path()).failed(), None);
+}
+
+#[test]
+fn with_nothing_to_go_back_to_a_failed_generation_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    take_up(&store, 1);
+    store.fail(&failed(1)).unwrap();
+    assert_eq!(store.generations().unwrap().current, stored(1));
+    let store = open_again(store, dir.path());
+    assert_eq!(store.failed().unwrap().report, Some(failed(1)));
+}
+
+#[test]
+fn boots_are_counted_until_a_generation_is_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    assert_eq!(store.count_boot([1; 16]).unwrap(), 0, "nothing to count for");
+    take_up(&store, 1);
+    for (boot, boots) in [(1, 0), (1, 0), (2, 1), (2, 1), (3, 2)] {
+        assert_eq!(store.count_boot([boot; 16]).unwrap(), boots);
+        store = open_again(store, dir.path());
+    }
+    take_up(&store, 2);
+    assert_eq!(store.count_boot([3; 16]).unwrap(), 0, "another one begins anew");
+    store.mark_good(Generation(2)).unwrap();
+    assert_eq!(store.count_boot([4; 16]).unwrap(), 0);
+}
+
+fn open_again(store: Store, dir: &Path) -> Store {
+    drop(store);
+    open(dir)
 }
