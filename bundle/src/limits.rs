@@ -63,9 +63,16 @@ pub const UPGRADE_BOOTS_MAX: u32 = 1_000;
 /// Cuts `text` to [`TEXT_BYTES_MAX`], at a character's boundary.
 #[must_use]
 pub fn bounded_text(text: &str) -> String {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
+    cut(text, TEXT_BYTES_MAX).to_owned()
+}
+
+/// The beginning of `text` that has at most `bytes_max`, to a character's
+/// boundary.
+#[must_use]
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    &text[..end]
 }

@@ -7,6 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use wherry_bundle::message::WallMillis;
 use wherry_core::Millis;
 
+const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 const NANOS_A_SECOND: u64 = 1_000_000_000;
 const SECONDS_A_DAY: u64 = 86_400;
 
@@ -18,6 +19,19 @@ pub struct WallNanos(pub u64);
 #[must_use]
 pub fn boot_now() -> Millis {
     Millis(read(ClockId::CLOCK_BOOTTIME) / 1_000_000)
+}
+
+/// Another one after each start of the kernel (`random(4)`), as text.
+#[must_use]
+pub fn boot_id_text() -> String {
+    std::fs::read_to_string(BOOT_ID_PATH).unwrap_or_default().trim().to_owned()
+}
+
+/// [`boot_id_text`] in 16 bytes; zeros where the kernel tells none.
+#[must_use]
+pub fn boot_id() -> [u8; 16] {
+    let digits: String = boot_id_text().chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16).unwrap_or_default().to_be_bytes()
 }
 
 /// `CLOCK_REALTIME`; 1970 for a time before it.

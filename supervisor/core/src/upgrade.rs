@@ -6,12 +6,14 @@
 //!
 //! - A generation that was good once is not judged again.
 //! - It is *good* when all its pods were available for the stability window.
+//! - With nothing to go back to, one that failed may still become good.
 //! - It has *failed* when the node booted too often, when a container of one of
 //!   its pods ends again and again, or when a deployment came no further for
 //!   its progress deadline.
 //! - Progress is one more pod available, or more bytes of its layers: a thin
-//!   uplink takes long, and that alone is no failure. A deployment that waits
-//!   for another has no deadline meanwhile; the other one has.
+//!   uplink takes long, and that alone is no failure. Nor is one that is away:
+//!   while layers are missing, only time with the cloud counts. A deployment
+//!   that waits for another has no deadline meanwhile; the other one has.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +42,8 @@ pub struct Facts {
     pub boots: u32,
     /// What the node has of its layers, those under way included.
     pub fetched_bytes: u64,
+    /// The cloud can be reached.
+    pub online: bool,
 }
 
 /// How far each deployment came, and when. In RAM: a new supervisor gives the
@@ -90,13 +94,12 @@ impl Watch {
         if self.generation != desired.generation {
             *self = Self { generation: desired.generation, ..Self::default() };
         }
-        if facts.boots > facts.policy.boots_max {
-            return Verdict::Failed(Cause::BootLoop { boots: facts.boots });
-        }
-        let pods = pods::all(observed, ledger);
-        if let Some(cause) = crash_loop(desired, &pods, ledger) {
+        let boot_loop = facts.boots > facts.policy.boots_max;
+        let boot_loop = boot_loop.then_some(Cause::BootLoop { boots: facts.boots });
+        if let Some(cause) = boot_loop.clone().filter(|_| facts.last_good != Generation(0)) {
             return Verdict::Failed(cause);
         }
+        let pods = pods::all(observed, ledger);
         let wanted = publish::wanted(desired, ledger, &pods);
         if status::node_phase(desired, observed, &pods, &wanted).is_running() {
             self.progress.clear();
@@ -112,7 +115,10 @@ impl Watch {
             };
         }
         self.running_since = None;
-        self.watch_progress(desired, observed, ledger, &pods, facts.fetched_bytes, now)
+        if let Some(cause) = boot_loop.or_else(|| crash_loop(desired, &pods, ledger)) {
+            return Verdict::Failed(cause);
+        }
+        self.watch_progress(desired, observed, ledger, &pods, facts, now)
     }
 
     fn watch_progress(
@@ -121,17 +127,20 @@ impl Watch {
         observed: &Observed,
         ledger: &Ledger,
         pods: &BTreeMap<Name, Pod>,
-        fetched_bytes: u64,
+        facts: Facts,
         now: Millis,
     ) -> Verdict {
+        let fetched_bytes = facts.fetched_bytes;
         let mut wake_at: Option<Millis> = None;
         for (name, workload) in &desired.workloads {
             let own = || pods.values().filter(|p| p.deployment == *name && is_new(p, workload));
             let available = own().filter(|pod| pod.counts_as_available()).count();
-            let waits = match order::gate(name, workload, desired, observed, ledger, pods) {
-                Gate::Dependency(_) => true,
-                Gate::Open | Gate::Layers(_) => false,
-            };
+            let (waits, missing) =
+                match order::gate(name, workload, desired, observed, ledger, pods) {
+                    Gate::Dependency(_) => (true, 0),
+                    Gate::Layers(missing) => (!facts.online, missing),
+                    Gate::Open => (false, 0),
+                };
             if waits || available >= usize::from(workload.replicas) {
                 self.progress.remove(name);
                 continue;
@@ -144,6 +153,12 @@ impl Watch {
             }
             // A pod that was lost and came back is no progress.
             let due = known.since.saturating_add(workload.progress_deadline);
+            if now >= due && missing > 0 {
+                let seconds = workload.progress_deadline.0 / 1_000;
+                let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+                let deployment = name.clone();
+                return Verdict::Failed(Cause::Layers { deployment, seconds, missing });
+            }
             if now >= due {
                 let pod = own().find(|pod| !pod.counts_as_available()).map(|pod| pod.name.clone());
                 let exit = pod.as_ref().and_then(|pod| last_exit(pod, ledger));

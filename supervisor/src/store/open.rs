@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use wherry_bundle::Generation;
 
+use crate::clock::boot_id_text;
+
 use super::contents::{Loaded, database_path, load, restore};
 use super::disk::{Disk, Keeping};
 use super::error::{RecordError, StoreError};
@@ -38,8 +40,6 @@ const BROKEN_PREFIX: &str = "broken-";
 /// After so many starts that did not come through, it counts as damaged.
 const OPEN_ATTEMPTS_MAX: u32 = 3;
 const ATTEMPTS_NAME: &str = "opening";
-/// Another one after each start of the kernel (`random(4)`).
-const BOOT_ID_PATH: &str = "/proc/sys/kernel/random/boot_id";
 const DIR_MODE: u32 = 0o700;
 const LOCK_NAME: &str = "lock";
 /// A process that was killed while it started a keeper leaves its lock to
@@ -280,20 +280,16 @@ fn put_aside(dir: &Path, database: &Path) -> Result<PathBuf, StoreError> {
 fn attempts_before(dir: &Path) -> u32 {
     let text = fs::read_to_string(dir.join(ATTEMPTS_NAME)).unwrap_or_default();
     match text.split_once(' ') {
-        Some((boot, attempts)) if boot == boot_id() => attempts.parse().unwrap_or(0),
+        Some((boot, attempts)) if boot == boot_id_text() => attempts.parse().unwrap_or(0),
         Some(_) | None => 0,
     }
-}
-
-fn boot_id() -> String {
-    fs::read_to_string(BOOT_ID_PATH).unwrap_or_default().trim().to_owned()
 }
 
 /// Not synced: it has to outlive the process, not the power. A disk that has
 /// no room for it may still hold a database that opens.
 fn note_attempt(dir: &Path, attempts: u32) {
     let path = dir.join(ATTEMPTS_NAME);
-    if let Err(error) = fs::write(&path, format!("{} {attempts}", boot_id())) {
+    if let Err(error) = fs::write(&path, format!("{} {attempts}", boot_id_text())) {
         log::warn!("cannot write {}: {error}", path.display());
     }
 }

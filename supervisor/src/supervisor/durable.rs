@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wherry_bundle::envelope::{self, EnvelopeError};
-use wherry_bundle::message::Refused;
+use wherry_bundle::message::{Failed, Refused};
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 use wherry_core::Millis;
 
 use super::judge::Held;
+use crate::clock;
 use crate::config::DataDir;
 use crate::layers::{LayerError, Layers};
 use crate::store::{
@@ -35,6 +36,9 @@ pub struct Durable {
     last_good: Needed,
     /// Kept here while there is no store.
     refused: Option<Refused>,
+    failed: Option<Failed>,
+    /// Since the current generation was taken up.
+    boots: u32,
 }
 
 /// What remains of a bundle that is kept for later: no configuration files
@@ -75,6 +79,8 @@ impl Durable {
             held: Held::default(),
             last_good: Needed::default(),
             refused: None,
+            failed: None,
+            boots: 0,
         };
         let found = match durable.open_store() {
             Ok(found) => found,
@@ -172,9 +178,52 @@ impl Durable {
         self.open_now()?.take_up(bundle.generation, envelope)?;
         self.held.current = Some((bundle.generation, Digest::of(envelope)));
         self.held.highest_seen = self.held.highest_seen.max(bundle.generation);
+        self.held.failed = None;
         self.refused = None;
+        self.failed = None;
+        self.count_boot();
         self.prune(&[Some(bundle), before]);
         Ok(())
+    }
+
+    /// Remembers that the current generation failed, durably, and goes back
+    /// to the last good one: its bundle, if there is one.
+    ///
+    /// # Errors
+    /// The disk, or no store.
+    pub fn fail(&mut self, failed: &Failed) -> Result<Option<Bundle>, StoreError> {
+        let store = self.open_now()?;
+        store.fail(failed)?;
+        let (known, generations) = (store.failed(), store.generations()?);
+        self.held.failed = known.map(|known| (known.generation, known.envelope));
+        self.failed = Some(failed.clone());
+        let is_left =
+            generations.current.as_ref().is_some_and(|c| c.generation != failed.generation);
+        let back = self.load(generations).filter(|_| is_left);
+        if let Some(bundle) = &back {
+            self.boots = 0;
+            self.prune(&[Some(bundle)]);
+        }
+        Ok(back)
+    }
+
+    #[must_use]
+    pub fn failed(&self) -> Option<&Failed> {
+        self.failed.as_ref()
+    }
+
+    /// Boots since the current generation was taken up; 0 for a good one.
+    #[must_use]
+    pub fn boots(&self) -> u32 {
+        self.boots
+    }
+
+    fn count_boot(&mut self) {
+        let Some(store) = &self.store else { return };
+        match store.count_boot(clock::boot_id()) {
+            Ok(boots) => self.boots = boots,
+            Err(error) => log::error!("this boot is not counted: {error}"),
+        }
     }
 
     /// Remembers a refusal; false if it is known already.
@@ -238,7 +287,12 @@ impl Durable {
         }
         let generations = store.generations()?;
         self.refused = store.refused();
+        if let Some(known) = store.failed() {
+            self.held.failed = Some((known.generation, known.envelope));
+            self.failed = known.report;
+        }
         self.store = Some(Arc::new(store));
+        self.count_boot();
         Ok(Found { bundle: self.load(generations), recoveries })
     }
 

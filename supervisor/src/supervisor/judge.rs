@@ -14,6 +14,8 @@ pub struct Held {
     pub current: Option<(Generation, Digest)>,
     /// The newest generation ever taken up.
     pub highest_seen: Generation,
+    /// What failed last, as [`Self::current`].
+    pub failed: Option<(Generation, Digest)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +24,9 @@ pub enum Verdict {
     /// The current one once more, as the broker sends it after each
     /// reconnection.
     Same,
+    /// One that failed here: it is not tried again. The broker keeps it until
+    /// the cloud issues another.
+    Failed,
     /// The retained message was cleared: nothing is asked for, and what runs
     /// runs on.
     Nothing,
@@ -38,6 +43,9 @@ pub fn judge(bytes: &[u8], trusted: &[VerifyingKey], own: &Name, held: &Held) ->
     // does not make them news.
     if held.current.is_some_and(|(_, digest)| digest == Digest::of(bytes)) {
         return Verdict::Same;
+    }
+    if held.failed.is_some_and(|(_, digest)| digest == Digest::of(bytes)) {
+        return Verdict::Failed;
     }
     match envelope::open(bytes, trusted, own) {
         Ok(bundle) if bundle.generation > held.highest_seen => Verdict::TakeUp(Box::new(bundle)),
@@ -79,6 +87,7 @@ mod tests {
         let held = Held {
             current: Some((Generation(5), Digest::of(&current))),
             highest_seen: Generation(6),
+            failed: Some((Generation(6), Digest::of(&sealed(6, "gw-1", 3)))),
         };
         judge(bytes, &[key(1).verifying_key()], &sample::name("gw-1"), &held)
     }
@@ -98,6 +107,7 @@ mod tests {
         }
         assert_eq!(verdict(&sealed(5, "gw-1", 1)), Verdict::Same);
         assert_eq!(verdict(&[]), Verdict::Nothing);
+        assert_eq!(verdict(&sealed(6, "gw-1", 3)), Verdict::Failed);
     }
 
     #[test]

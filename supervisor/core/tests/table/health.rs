@@ -17,7 +17,8 @@ fn says(s: &mut Scenario, pod: &str, health: Health) {
 /// Generation 1 is good; policy: 60 s, 3 boots.
 fn judge(s: &Scenario, watch: &mut Watch, boots: u32, fetched: u64) -> Verdict {
     let policy = UpgradePolicy::default();
-    let facts = Facts { policy, last_good: Generation(1), boots, fetched_bytes: fetched };
+    let facts =
+        Facts { policy, last_good: Generation(1), boots, fetched_bytes: fetched, online: true };
     watch.judge(facts, &s.desired, &s.observed, &s.ledger, s.now)
 }
 

@@ -92,6 +92,7 @@ impl Node {
                 self.tell(EventKind::BundleTakenUp, "", &text, now);
             }
             Verdict::Same => log::debug!("the current bundle came once more"),
+            Verdict::Failed => log::info!("the bundle that failed came once more"),
             Verdict::Nothing => log::info!("the cloud asks for nothing; what runs runs on"),
             Verdict::Refuse(refused) => {
                 let news = self.durable.refuse(&refused).unwrap_or_else(|error| {

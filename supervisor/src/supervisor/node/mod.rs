@@ -9,10 +9,12 @@ mod interim;
 mod launcher;
 mod local;
 mod tell;
+mod upgrade;
 
 use std::sync::mpsc::SyncSender;
 
-use wherry_bundle::{Bundle, Generation};
+use wherry_bundle::Bundle;
+use wherry_core::upgrade::Watch;
 use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::seal::SELF_EXE;
@@ -68,7 +70,9 @@ pub struct Node {
     progress: Option<(u64, u64)>,
     /// An envelope that could not be committed yet, and when to try again.
     uncommitted: Option<(Vec<u8>, AckToken, Millis)>,
-    running_since: Option<(Generation, Millis)>,
+    watch: Watch,
+    /// When a verdict that the disk did not take is tried again.
+    verdict_at: Option<Millis>,
     gate: StatusGate,
     recent: RecentEvents,
     log_orders: LogOrders,
@@ -113,7 +117,8 @@ impl Node {
             wake_at: None,
             progress: None,
             uncommitted: None,
-            running_since: None,
+            watch: Watch::default(),
+            verdict_at: None,
             gate: StatusGate::default(),
             recent: RecentEvents::default(),
             log_orders: LogOrders::default(),
@@ -183,6 +188,9 @@ impl Node {
             self.judge(bytes, token, now);
         }
         let interim_at = self.end_interim(now);
+        // Before anything is started: a generation that makes the machine
+        // crash must not get another chance.
+        self.judge_generation(now);
         let mut wake_at = None;
         for _ in 0..ROUNDS_MAX {
             if self.removal == Removal::Purging {
@@ -195,12 +203,12 @@ impl Node {
             }
         }
         let purge_at = self.purge_when_empty(now)?;
+        let verdict_at = self.judge_generation(now);
         let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);
-        let good_at = self.notice_good(&view, now);
         let status_at = self.publish_status(&view, now);
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
-        self.wake_at = [wake_at, interim_at, purge_at, good_at, status_at, commit_at, retry_at]
+        self.wake_at = [wake_at, interim_at, purge_at, verdict_at, status_at, commit_at, retry_at]
             .into_iter()
             .flatten()
             .min();

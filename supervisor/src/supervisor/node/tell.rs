@@ -1,4 +1,4 @@
-//! What the node tells: status, events, and which generation is good.
+//! What the node tells: status and events.
 
 use wherry_bundle::limits::bounded_text;
 use wherry_bundle::message::{Event as NodeEvent, EventKind, NodeStatus};
@@ -9,8 +9,6 @@ use crate::clock;
 use crate::store::NewEvent;
 use crate::supervisor::report::Facts;
 
-/// A store that cannot take it now is asked again after this.
-const MARK_AGAIN_AFTER: Millis = Millis(60_000);
 /// Unacknowledged events that `wherry events` shows after a restart.
 const OLD_EVENTS_BYTES_MAX: usize = 64 * 1024;
 
@@ -24,7 +22,7 @@ impl Node {
             progress: self.progress,
             last_good: self.durable.last_good(),
             refused: self.durable.refused(),
-            failed: None,
+            failed: self.durable.failed(),
             held: None,
             outbox: self.durable.outbox(),
             now,
@@ -41,34 +39,6 @@ impl Node {
         }
         agent.publish_status(status.clone());
         self.gate.sent(status, now);
-        None
-    }
-
-    /// Marks a generation that has run well for a while; when to look again.
-    pub(super) fn notice_good(&mut self, view: &NodeView, now: Millis) -> Option<Millis> {
-        let bundle = self.bundle.as_ref().filter(|_| view.phase.is_running())?;
-        let generation = bundle.generation;
-        if self.durable.last_good() == generation {
-            return None;
-        }
-        let since = match self.running_since {
-            Some((of, since)) if of == generation => since,
-            Some(_) | None => {
-                self.running_since = Some((generation, now));
-                now
-            }
-        };
-        let window = Millis(u64::from(bundle.upgrade.stable_seconds).saturating_mul(1_000));
-        let due = since.saturating_add(window);
-        if now < due {
-            return Some(due);
-        }
-        if let Err(error) = self.durable.mark_good(bundle) {
-            log::warn!("generation {generation} is not marked as good yet: {error}");
-            self.running_since = Some((generation, now));
-            return Some(now.saturating_add(MARK_AGAIN_AFTER));
-        }
-        log::info!("generation {generation} is good");
         None
     }
 
