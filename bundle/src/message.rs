@@ -161,7 +161,10 @@ impl core::fmt::Display for Cause {
                 )
             }
             Self::CrashLoop { pod, container, starts, exit } => {
-                write!(f, "container {container} of pod {pod} failed {starts} times: {exit}")
+                write!(
+                    f,
+                    "container {container} of pod {pod} does not stay up after {starts} starts: {exit}"
+                )
             }
             Self::BootLoop { boots } => write!(f, "the node booted {boots} times"),
         }

@@ -18,7 +18,7 @@ use wherry_bundle::topic::Topic;
 use crate::rig::{Rig, name};
 
 pub const PORT: u16 = 1883;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Cloud {
     client: Client,

@@ -5,6 +5,7 @@
 
 mod cloud;
 mod rig;
+mod upgrades;
 
 use std::fs;
 
