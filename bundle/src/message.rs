@@ -286,6 +286,8 @@ pub enum EventKind {
     GenerationFailed,
     /// A newer generation waits to be taken up.
     GenerationHeld,
+    /// A deployment is replaced otherwise than its strategy says.
+    StrategyChanged,
 }
 
 /// Several events in one message, in order.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Deployment, Port};
+use wherry_bundle::model::{Deployment, Port, Strategy};
 
 use crate::model::{Desired, Millis, PublishedPort, Workload};
 
@@ -34,6 +34,15 @@ impl Workload {
             layers: bundle.layers_of(deployment),
             host_network: pod.host_network,
             ports: ports.filter_map(|port| published(port, pod.host_network)).collect(),
+            memory_bytes: pod.containers.iter().map(|c| c.resources.memory_bytes).sum(),
+        }
+    }
+
+    /// It may have more pods than replicas while they are replaced.
+    pub(crate) fn surges(&self) -> bool {
+        match self.strategy {
+            Strategy::RollingUpdate { max_surge, .. } => max_surge > 0,
+            Strategy::Recreate => false,
         }
     }
 

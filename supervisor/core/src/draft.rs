@@ -75,7 +75,11 @@ fn urgency(action: &Action) -> u8 {
     match action {
         Action::Publish { .. } => 0,
         Action::StartContainer { .. } => 1,
-        Action::TerminatePod { .. } | Action::KillPod { .. } => 2,
+        Action::TerminatePod { .. }
+        | Action::KillPod { .. }
+        | Action::TerminateContainer { .. }
+        | Action::KillContainer { .. }
+        | Action::PreStop { .. } => 2,
         Action::CreatePod { .. } => 3,
         Action::RemovePod { .. } => 4,
         Action::Fetch { .. } => 5,

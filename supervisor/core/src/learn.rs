@@ -204,6 +204,21 @@ fn learn_failures(ledger: &mut Ledger, draft: &mut Draft<'_>) {
                 let text = format!("cannot be created: {error}");
                 fail(pod, entry, &text, Some(EventKind::ContainerFailed), draft);
             }
+            Action::TerminateContainer { pod, container }
+            | Action::KillContainer { pod, container } => {
+                let Some(entry) = ledger.pods.get_mut(pod) else { continue };
+                let known = entry.containers.entry(container.clone()).or_default();
+                if let Some(ending) = &mut known.ending {
+                    ending.attempts.failed(now);
+                }
+                let text = format!("container {container} cannot be stopped: {error}");
+                fail(pod, entry, &text, None, draft);
+            }
+            Action::PreStop { pod } => {
+                let Some(entry) = ledger.pods.get_mut(pod) else { continue };
+                let text = format!("preStop: {error}");
+                fail(pod, entry, &text, Some(EventKind::ContainerUnhealthy), draft);
+            }
             Action::TerminatePod { pod } | Action::KillPod { pod } | Action::RemovePod { pod } => {
                 let Some(entry) = ledger.pods.get_mut(pod) else { continue };
                 if entry.stopping.is_some_and(|stage| verb_of(stage, pod).as_ref() == Some(action))
@@ -220,7 +235,9 @@ fn learn_failures(ledger: &mut Ledger, draft: &mut Draft<'_>) {
 /// delay the next one.
 fn verb_of(stage: Stopping, pod: &Name) -> Option<Action> {
     match stage {
-        Stopping::Unpublishing { .. } | Stopping::Draining { .. } => None,
+        Stopping::Unpublishing { .. }
+        | Stopping::Draining { .. }
+        | Stopping::PreStopping { .. } => None,
         Stopping::Terminating { .. } => Some(Action::TerminatePod { pod: pod.clone() }),
         Stopping::Killing => Some(Action::KillPod { pod: pod.clone() }),
         Stopping::Removing => Some(Action::RemovePod { pod: pod.clone() }),

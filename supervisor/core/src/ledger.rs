@@ -34,7 +34,7 @@ pub struct Ledger {
 impl Ledger {
     /// Changes whenever the postcard form of this type does. A file of another
     /// schema counts as lost.
-    pub const SCHEMA: u8 = 1;
+    pub const SCHEMA: u8 = 2;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,9 @@ pub struct DeploymentLedger {
     pub service_address: Option<u16>,
     /// The hash of which all its replicas were once available together.
     pub reached: Option<Digest>,
+    /// The form to which it goes with old pods stopped first, since memory
+    /// was short on the way; until it has reached it.
+    pub short: Option<Digest>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +94,19 @@ pub struct ContainerLedger {
     pub ended: Option<Millis>,
     /// Starts in a row without a stable run.
     pub attempts: Attempts,
+    /// It is being stopped for the sake of its health.
+    pub ending: Option<Ending>,
+}
+
+/// A container that has to end, to be started again by the rules of back-off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// The start of the run that has to end; another one is another story.
+    pub started: Millis,
+    pub kill_at: Millis,
+    /// Out of grace.
+    pub killing: bool,
+    pub attempts: Attempts,
 }
 
 /// How often something was tried, and when it may be tried again.
@@ -110,6 +126,8 @@ pub enum Stopping {
     Unpublishing { give_up_at: Millis },
     /// Connections under way may end.
     Draining { until: Millis },
+    /// Its own preparations are under way; they count against its grace.
+    PreStopping { until: Millis, kill_at: Millis },
     /// Told to stop.
     Terminating { kill_at: Millis },
     /// Out of grace.

@@ -7,7 +7,7 @@
 //! every outcome are inputs; the same inputs give the same plan.
 //!
 //! To read: [`model`], [`reconcile()`], then the rules, which stand at the
-//! head of `order`, `rolling`, `stopping` and [`backoff`]; `tests/table` shows
+//! head of `order`, `rolling`, `stopping`, `unhealthy` and [`backoff`]; `tests/table` shows
 //! what comes of them, `tests/sim` that they hold.
 
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod draft;
 mod fetch;
 mod learn;
 pub mod ledger;
+pub mod memory;
 pub mod model;
 mod order;
 mod pods;
@@ -27,6 +28,7 @@ mod reconcile;
 mod rolling;
 pub mod status;
 pub mod stopping;
+mod unhealthy;
 pub mod upgrade;
 
 pub use ledger::Ledger;

@@ -63,6 +63,8 @@ pub struct Workload {
     pub layers: BTreeSet<Layer>,
     pub host_network: bool,
     pub ports: Vec<PublishedPort>,
+    /// The limits of all its containers together; `None` if one has none.
+    pub memory_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +86,9 @@ pub struct Observed {
     /// restart of the supervisor, and after a `Publish` that failed, since it
     /// may have been done in part.
     pub publication: Option<Publication>,
+    /// What new processes can have without swapping (`MemAvailable`), if it
+    /// is known.
+    pub memory_available_bytes: Option<u64>,
     /// The layers that the agent was told to fetch and has not fetched; empty
     /// when it knows of none, as after a restart of the supervisor. One that
     /// was fetched and lost again is not among them: it has to be asked for.
@@ -115,6 +120,18 @@ pub struct ObservedPod {
     /// What the readiness probes of running containers say; a container
     /// without a word here is ready from its start.
     pub health: BTreeMap<Name, Health>,
+    /// Running containers whose startup or liveness probe has failed.
+    pub unhealthy: BTreeSet<Name>,
+    pub preparation: Preparation,
+}
+
+/// What is done in a pod before its containers are told to stop (`preStop`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preparation {
+    /// Something is run in a container ([`Action::PreStop`]).
+    pub runs: bool,
+    /// The longest time that a container asked to be left alone.
+    pub sleep: Millis,
 }
 
 /// What a running container's probes have come to, by their thresholds.
@@ -180,6 +197,21 @@ pub enum Action {
     StartContainer {
         pod: Name,
         container: Name,
+    },
+    /// Ask one running container to stop, by its signal.
+    TerminateContainer {
+        pod: Name,
+        container: Name,
+    },
+    /// SIGKILL to everything in the container's cgroup.
+    KillContainer {
+        pod: Name,
+        container: Name,
+    },
+    /// Do what the containers that run ask for before they are told to stop;
+    /// answered when all of that is over, or failed.
+    PreStop {
+        pod: Name,
     },
     /// Ask all of the pod's running containers to stop, each by its signal.
     TerminatePod {

@@ -105,6 +105,7 @@ pub(crate) fn ready_since(pod: &ObservedPod) -> Option<Millis> {
         return None;
     }
     let starts = pod.containers.iter().map(|(name, state)| match *state {
+        ObservedContainer::Running { .. } if pod.unhealthy.contains(name) => None,
         ObservedContainer::Running { since } => match pod.health.get(name) {
             Some(Health::NotReady) => None,
             // Ready since a moment that its start need not reach.
@@ -182,6 +183,9 @@ pub(crate) fn is_creating(pod: &Name, observed: &Observed) -> bool {
         Action::CreatePod { pod: other, .. } => other == pod,
         Action::Fetch { .. }
         | Action::StartContainer { .. }
+        | Action::TerminateContainer { .. }
+        | Action::KillContainer { .. }
+        | Action::PreStop { .. }
         | Action::TerminatePod { .. }
         | Action::KillPod { .. }
         | Action::RemovePod { .. }
@@ -194,6 +198,9 @@ fn is_starting(pod: &Name, observed: &Observed) -> bool {
         Action::StartContainer { pod: other, .. } => other == pod,
         Action::Fetch { .. }
         | Action::CreatePod { .. }
+        | Action::TerminateContainer { .. }
+        | Action::KillContainer { .. }
+        | Action::PreStop { .. }
         | Action::TerminatePod { .. }
         | Action::KillPod { .. }
         | Action::RemovePod { .. }

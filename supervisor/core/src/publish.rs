@@ -61,6 +61,9 @@ pub(crate) fn leads_to(address: u16, observed: &Observed) -> bool {
             Action::Fetch { .. }
             | Action::CreatePod { .. }
             | Action::StartContainer { .. }
+            | Action::TerminateContainer { .. }
+            | Action::KillContainer { .. }
+            | Action::PreStop { .. }
             | Action::TerminatePod { .. }
             | Action::KillPod { .. }
             | Action::RemovePod { .. } => false,
@@ -73,6 +76,9 @@ fn is_publishing(draft: &Draft<'_>) -> bool {
         Action::Fetch { .. }
         | Action::CreatePod { .. }
         | Action::StartContainer { .. }
+        | Action::TerminateContainer { .. }
+        | Action::KillContainer { .. }
+        | Action::PreStop { .. }
         | Action::TerminatePod { .. }
         | Action::KillPod { .. }
         | Action::RemovePod { .. } => false,

@@ -12,7 +12,7 @@ use crate::ledger::{Ledger, Planned, PodLedger};
 use crate::model::{Action, Desired, Millis, Observed, Plan, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
-use crate::{addresses, fetch, learn, publish, rolling, status, stopping};
+use crate::{addresses, fetch, learn, memory, publish, rolling, status, stopping, unhealthy};
 
 /// Decides everything that the node does with its pods, at this moment.
 ///
@@ -40,7 +40,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
             Gate::Open => true,
             Gate::Layers(_) | Gate::Dependency(_) => false,
         };
-        roll(desired.generation, name, workload, is_open, &pods, &mut ledger, &draft);
+        roll(desired.generation, name, workload, is_open, &pods, &mut ledger, &mut draft);
         if is_open {
             may_create.push(name);
         }
@@ -65,10 +65,11 @@ fn roll(
     can_create: bool,
     pods: &BTreeMap<Name, Pod>,
     ledger: &mut Ledger,
-    draft: &Draft<'_>,
+    draft: &mut Draft<'_>,
 ) {
     let own: Vec<&Pod> = pods.values().filter(|pod| pod.deployment == *name).collect();
-    let decision = rolling::decide(workload, generation, &own, can_create);
+    let is_short = memory::is_short(name, workload, &own, ledger, draft);
+    let decision = rolling::decide(workload, generation, &own, can_create, is_short);
     for pod in &decision.drop {
         ledger.pods.remove(pod);
     }
@@ -162,10 +163,11 @@ fn run(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &mut Ledger, draft
         let Some(entry) = ledger.pods.get_mut(name) else { continue };
         let seen = draft.observed.pods.get(name);
         if entry.stopping.is_some() {
-            let grace = seen.map(|seen| seen.grace).unwrap_or_default();
-            stopping::advance(pod, grace, entry, draft);
+            let how = seen.map(stopping::How::of).unwrap_or_default();
+            stopping::advance(pod, how, entry, draft);
         } else if let Some(seen) = seen.filter(|seen| seen.complete) {
             let workload = desired.workloads.get(&pod.deployment);
+            unhealthy::restart(name, seen, entry, draft);
             pods::start_containers(name, seen, entry, workload, draft);
         }
     }

@@ -9,7 +9,8 @@
 //!   that is being stopped keeps its place until it is killed or gone: memory
 //!   is what a gateway has least of. One that even SIGKILL does not end keeps
 //!   nothing up.
-//! - Pods on the host's network that have ports exclude each other: stop
+//! - Pods on the host's network that have ports exclude each other, and so do
+//!   all where memory is short ([`crate::memory`]): stop
 //!   first (surge 0, at least one unavailable), and the next comes when the
 //!   one before is gone altogether. The same with `Recreate`.
 //! - While no new pod could be made (layers, dependencies), no old one is
@@ -45,12 +46,14 @@ impl Decision {
     }
 }
 
-/// Decides for `pods`, which are all those of the deployment.
+/// Decides for `pods`, which are all those of the deployment. `is_short`: there
+/// is no memory for more than its replicas.
 pub(crate) fn decide(
     workload: &Workload,
     generation: Generation,
     pods: &[&Pod],
     can_create: bool,
+    is_short: bool,
 ) -> Decision {
     let mut decision = Decision::default();
     let (pending, made): (Vec<&Pod>, Vec<&Pod>) =
@@ -66,7 +69,7 @@ pub(crate) fn decide(
         staying.into_iter().partition(|pod| pod.is_current(workload));
     let current = scale_down(workload, current, &mut decision);
 
-    let bounds = Bounds::of(workload);
+    let bounds = Bounds::of(workload, is_short);
     let leaving = stopping.iter().chain(stale.iter().filter(|pod| pod.present));
     let placed = leaving.filter(|pod| bounds.exclusive || keeps_its_place(pod)).count();
     let present = current.len() + old.len() + placed;
@@ -102,14 +105,14 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn of(workload: &Workload) -> Self {
+    fn of(workload: &Workload, is_short: bool) -> Self {
         let replicas = usize::from(workload.replicas);
         match workload.strategy {
             Strategy::Recreate => {
                 Self { available_min: 0, pods_max: replicas, recreate: true, exclusive: true }
             }
             Strategy::RollingUpdate { max_unavailable, max_surge } => {
-                let exclusive = workload.is_exclusive();
+                let exclusive = workload.is_exclusive() || is_short;
                 let surge = if exclusive { 0 } else { usize::from(max_surge) };
                 // Something has to give; a valid bundle says what.
                 let floor = usize::from(surge == 0);
@@ -145,6 +148,7 @@ fn keeps_its_place(pod: &Pod) -> bool {
         Some(
             Stopping::Unpublishing { .. }
             | Stopping::Draining { .. }
+            | Stopping::PreStopping { .. }
             | Stopping::Terminating { .. },
         ) => true,
         Some(Stopping::Killing | Stopping::Removing) | None => false,

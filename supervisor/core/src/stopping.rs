@@ -1,15 +1,13 @@
-//! The stages of a pod on its way out: unpublish, drain, terminate, kill,
-//! remove.
+//! The stages of a pod on its way out: unpublish, drain, what its containers
+//! want to do before they stop, terminate, kill, remove.
 //!
 //! Each stage is bounded in time, so that no peer, no program and no failing
 //! request keeps a pod for ever. A pod of which nothing runs is removed at
 //! once. Does not decide which pods stop.
 
-use wherry_bundle::Name;
-
 use crate::draft::Draft;
 use crate::ledger::{Attempts, PodLedger, Stopping};
-use crate::model::{Action, Millis};
+use crate::model::{Action, Millis, ObservedPod, Preparation};
 use crate::pods::Pod;
 
 /// After new connections stopped coming: time for those under way to be
@@ -20,6 +18,24 @@ pub const DRAIN: Millis = Millis(1_000);
 /// would block every upgrade.
 pub const UNPUBLISH_MAX: Millis = Millis(30_000);
 
+/// What is left for the stop signal if a container's own preparations took
+/// all of its grace, as in Kubernetes.
+pub const LAST_GRACE: Millis = Millis(2_000);
+
+/// What a pod asked for when it was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How {
+    /// Between the stop signal and SIGKILL, preparations included.
+    grace: Millis,
+    preparation: Preparation,
+}
+
+impl How {
+    pub fn of(pod: &ObservedPod) -> Self {
+        Self { grace: pod.grace, preparation: pod.preparation }
+    }
+}
+
 /// Puts a pod on its way out; nothing happens if it is already.
 pub(crate) fn begin(entry: &mut PodLedger, now: Millis) {
     if entry.stopping.is_none() {
@@ -29,12 +45,12 @@ pub(crate) fn begin(entry: &mut PodLedger, now: Millis) {
 }
 
 /// Goes through as many stages as it can, and asks for what the last one
-/// needs. `grace` is the time between the stop signal and SIGKILL.
-pub(crate) fn advance(pod: &Pod, grace: Millis, entry: &mut PodLedger, draft: &mut Draft<'_>) {
-    // Each turn goes on to a later stage: there are five.
+/// needs.
+pub(crate) fn advance(pod: &Pod, how: How, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+    // Each turn goes on to a later stage: there are six.
     while let Some(stage) = entry.stopping {
-        let Some(next) = next_stage(stage, pod, grace, entry, draft.now) else {
-            ask(stage, &pod.name, pod.creating, entry, draft);
+        let Some(next) = next_stage(stage, pod, how, entry, draft) else {
+            ask(stage, pod, how, entry, draft);
             return;
         };
         entry.stopping = Some(next);
@@ -53,10 +69,11 @@ fn first_stage(entry: &PodLedger, now: Millis) -> Stopping {
 fn next_stage(
     stage: Stopping,
     pod: &Pod,
-    grace: Millis,
+    how: How,
     entry: &PodLedger,
-    now: Millis,
+    draft: &Draft<'_>,
 ) -> Option<Stopping> {
+    let now = draft.now;
     if !pod.alive {
         return (stage != Stopping::Removing).then_some(Stopping::Removing);
     }
@@ -69,8 +86,23 @@ fn next_stage(
             }
         }
         Stopping::Draining { until } => {
-            let kill_at = now.saturating_add(grace);
-            (now >= until).then_some(Stopping::Terminating { kill_at })
+            let kill_at = now.saturating_add(how.grace);
+            let next = if how.preparation == Preparation::default() {
+                Stopping::Terminating { kill_at }
+            } else {
+                let until = now.saturating_add(how.preparation.sleep);
+                Stopping::PreStopping { until, kill_at }
+            };
+            (now >= until).then_some(next)
+        }
+        Stopping::PreStopping { until, kill_at } => {
+            let action = Action::PreStop { pod: pod.name.clone() };
+            // Once is enough: whether it failed, or its answer got lost.
+            let has_run = entry.attempts.count > 0 && !draft.is_in_flight(&action);
+            let is_done = now >= until && (has_run || !how.preparation.runs);
+            let next =
+                Stopping::Terminating { kill_at: kill_at.max(now.saturating_add(LAST_GRACE)) };
+            (is_done || now >= kill_at).then_some(next)
         }
         Stopping::Terminating { kill_at } => (now >= kill_at).then_some(Stopping::Killing),
         // A start that was under way when the pod seemed dead: removing it
@@ -79,11 +111,17 @@ fn next_stage(
     }
 }
 
-fn ask(stage: Stopping, name: &Name, creating: bool, entry: &mut PodLedger, draft: &mut Draft<'_>) {
-    let pod = name.clone();
+fn ask(stage: Stopping, of: &Pod, how: How, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+    let pod = of.name.clone();
     match stage {
         Stopping::Unpublishing { give_up_at: at } | Stopping::Draining { until: at } => {
             draft.wake(at);
+        }
+        Stopping::PreStopping { until, kill_at } => {
+            draft.wake(if draft.now < until { until } else { kill_at });
+            if how.preparation.runs && entry.attempts.count == 0 {
+                draft.attempt(&mut entry.attempts, Action::PreStop { pod });
+            }
         }
         Stopping::Terminating { kill_at } => {
             draft.wake(kill_at);
@@ -97,7 +135,7 @@ fn ask(stage: Stopping, name: &Name, creating: bool, entry: &mut PodLedger, draf
             draft.attempt(&mut entry.attempts, Action::KillPod { pod });
         }
         // Once that was answered.
-        Stopping::Removing if creating => {}
+        Stopping::Removing if of.creating => {}
         Stopping::Removing => {
             draft.attempt(&mut entry.attempts, Action::RemovePod { pod });
         }

@@ -12,7 +12,7 @@ use wherry_bundle::model::{
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};
 use wherry_core::ledger::{
-    Attempts, ContainerLedger, DeploymentLedger, Planned, PodLedger, Stopping,
+    Attempts, ContainerLedger, DeploymentLedger, Ending, Planned, PodLedger, Stopping,
 };
 use wherry_core::{Desired, Ledger, Millis, PublishedPort};
 
@@ -31,6 +31,12 @@ fn the_ledger_keeps_its_bytes() {
         started: Some(Millis(5_000)),
         ended: Some(Millis(6_000)),
         attempts,
+        ending: Some(Ending {
+            started: Millis(5_000),
+            kill_at: Millis(7_000),
+            killing: true,
+            attempts,
+        }),
     };
     let pod = PodLedger {
         planned: Some(Planned {
@@ -52,6 +58,7 @@ fn the_ledger_keeps_its_bytes() {
         last_serial: 3,
         service_address: Some(4),
         reached: Some(Digest([2; 32])),
+        short: Some(Digest([1; 32])),
     };
     let ledger = Ledger {
         deployments: BTreeMap::from([(name("web"), deployment)]),
@@ -70,9 +77,10 @@ fn the_ledger_keeps_its_bytes() {
 }
 
 const GOLDEN: &str = concat!(
-    "01010377656203010401[02]050601057765622d33010377656207[01]0102",
+    "02010377656203010401[02][01]01050601057765622d33010377656207[01]0102",
     "01046d61696e0101000101882701f02e0201a84601",
-    "88270101ac0201010290030201a84601016507000000010170",
+    "8827d836010201a84601",
+    "88270101ac0201010390030201a84601016507000000010170",
 );
 
 #[test]

@@ -223,11 +223,12 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::GenerationGood => 15,
         EventKind::GenerationFailed => 16,
         EventKind::GenerationHeld => 17,
+        EventKind::StrategyChanged => 18,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 18] = [
+    const ALL: [EventKind; 19] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -246,6 +247,7 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::GenerationGood,
         EventKind::GenerationFailed,
         EventKind::GenerationHeld,
+        EventKind::StrategyChanged,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }
@@ -332,9 +334,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_reads_back() {
-        for code in 0..=17 {
+        for code in 0..=18 {
             assert_eq!(kind_of(code).map(kind_code), Some(code));
         }
-        assert_eq!(kind_of(18), None);
+        assert_eq!(kind_of(19), None);
     }
 }

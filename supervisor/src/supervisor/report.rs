@@ -237,8 +237,10 @@ impl RecentEvents {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use wherry_bundle::message::{EventKind, Exit, PodPhase};
-    use wherry_core::{ContainerView, ObservedPod};
+
+    use wherry_core::{ContainerView, ObservedPod, Preparation};
 
     use super::*;
     use crate::supervisor::sample::{self, name};
@@ -266,6 +268,8 @@ mod tests {
             restart_policy: wherry_bundle::model::RestartPolicy::Always,
             grace: Millis(0),
             health: BTreeMap::new(),
+            unhealthy: BTreeSet::new(),
+            preparation: Preparation::default(),
         };
         let observed =
             Observed { pods: BTreeMap::from([(web.clone(), pod)]), ..Observed::default() };

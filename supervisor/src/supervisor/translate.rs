@@ -1,12 +1,12 @@
 //! Between the launcher's words and the reconciler's: addresses and host
 //! numbers, reports and observations. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use heapless::Vec as Bounded;
 use wherry_bundle::Name;
-use wherry_core::{Millis, ObservedContainer, ObservedPod, Publication};
+use wherry_core::{Millis, ObservedContainer, ObservedPod, Preparation, Publication};
 use wherry_runtime::proto::{ContainerState, HostPort, PodReport, Service, Services};
 
 use super::spec::PodOrder;
@@ -27,6 +27,8 @@ pub fn observed_pod(report: &PodReport, subnet: Subnet) -> ObservedPod {
         restart_policy: report.restart_policy,
         grace: Millis(report.grace_millis),
         health: BTreeMap::new(),
+        unhealthy: BTreeSet::new(),
+        preparation: Preparation::default(),
     }
 }
 
@@ -44,6 +46,8 @@ pub fn created_pod(order: &PodOrder, address: Option<u16>) -> ObservedPod {
         restart_policy: order.pod.restart_policy,
         grace: Millis(order.pod.grace_millis),
         health: BTreeMap::new(),
+        unhealthy: BTreeSet::new(),
+        preparation: Preparation::default(),
     }
 }
 

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::message::EventKind;
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::ledger::Planned;
-use wherry_core::stopping::{DRAIN, UNPUBLISH_MAX};
+use wherry_core::stopping::{DRAIN, LAST_GRACE, UNPUBLISH_MAX};
 use wherry_core::{
     Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
-    Workload,
+    Preparation, Workload,
 };
 
 use crate::turn::{Turn, bounds, is_running, ready_since, wait};
@@ -81,7 +81,28 @@ impl Checker {
                     assert!(observed.pods[pod].complete, "{pod} is started in part");
                     assert!(plan.ledger.pods[pod].stopping.is_none(), "{pod} stops and starts");
                 }
-                Action::TerminatePod { pod } => self.check_drained(&turn, pod),
+                Action::TerminatePod { pod } => {
+                    self.check_drained(&turn, pod);
+                    let prepare = Action::PreStop { pod: pod.clone() };
+                    let seen = &observed.pods[pod];
+                    let due = seen.preparation.runs && seen.grace > Millis(0);
+                    assert!(!due || self.asked.contains_key(&prepare), "{pod} is not prepared");
+                }
+                Action::PreStop { pod } => {
+                    self.check_drained(&turn, pod);
+                    assert!(observed.pods[pod].preparation.runs, "{pod} has nothing to prepare");
+                }
+                Action::TerminateContainer { pod, container } => {
+                    let sick = observed.pods[pod].unhealthy.contains(container);
+                    assert!(sick || self.rows.contains_key(action), "{pod} is not sick");
+                }
+                Action::KillContainer { pod, container } => {
+                    let (of, grace) = (pod.clone(), observed.pods[pod].grace.0);
+                    let told = Action::TerminateContainer { pod: of, container: container.clone() };
+                    let told = self.asked.get(&told).map(|at| turn.now.0 - at.0);
+                    let early = told.is_none_or(|ago| ago < grace);
+                    assert!(!early || grace == 0, "{pod} is killed early");
+                }
                 Action::KillPod { pod } => self.check_grace(&turn, pod),
                 Action::RemovePod { pod } => {
                     let runs = turn.observed.pods.get(pod);
@@ -110,7 +131,7 @@ impl Checker {
     /// Grace counts from the first signal, should sending it have failed.
     fn ask(&mut self, action: &Action, now: Millis) {
         let asked = self.asked.entry(action.clone()).or_insert(now);
-        if !matches!(action, Action::TerminatePod { .. }) {
+        if !matches!(action, Action::TerminatePod { .. } | Action::TerminateContainer { .. }) {
             *asked = now;
         }
     }
@@ -231,7 +252,7 @@ impl Checker {
         let after = &turn.plan.ledger;
         let left = turn.pods_of(name).filter(|(pod, _)| self.is_available(turn, pod, after));
         let left = left.count();
-        let (least, _) = bounds(workload);
+        let (least, _) = bounds(workload, turn.is_short(name, workload));
         assert!(left >= least, "{name}: {left} available pods left, {least} promised");
         let cannot = workload.layers.iter().any(|l| !turn.observed.layers.contains(&l.digest));
         let replicas = usize::from(workload.replicas);
@@ -255,6 +276,7 @@ impl Checker {
             Action::CreatePod { .. }
             | Action::StartContainer { .. }
             | Action::KillPod { .. }
+            | Action::KillContainer { .. }
             | Action::RemovePod { .. } => {
                 assert!(again.is_none_or(|ago| ago >= 1_000), "{action:?}: again at once");
             }
@@ -262,7 +284,9 @@ impl Checker {
                 let failed = self.rows.contains_key(action);
                 assert!(again.is_none() || failed, "{action:?}: a second signal");
             }
-            Action::Publish { .. } | Action::Fetch { .. } => {}
+            Action::PreStop { .. } => assert!(again.is_none(), "{action:?}: once more"),
+            // A run of the container that came later may be sick too.
+            Action::TerminateContainer { .. } | Action::Publish { .. } | Action::Fetch { .. } => {}
         }
     }
 
@@ -291,7 +315,10 @@ impl Checker {
 
     fn check_grace(&self, turn: &Turn<'_>, pod: &Name) {
         let terminate = Action::TerminatePod { pod: pod.clone() };
-        let grace = turn.observed.pods[pod].grace.0;
+        let seen = &turn.observed.pods[pod];
+        // What it did before counts against it, but for a last moment.
+        let prepared = seen.preparation != Preparation::default();
+        let grace = if prepared { seen.grace.0.min(LAST_GRACE.0) } else { seen.grace.0 };
         let told = self.asked.get(&terminate).map(|at| turn.now.0 - at.0);
         assert!(told.is_some_and(|ago| ago >= grace) || grace == 0, "{pod} is killed early");
     }

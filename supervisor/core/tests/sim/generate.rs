@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::model::{Layer, RestartPolicy, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
-use wherry_core::{Desired, Millis, Workload};
+use wherry_core::{Desired, Millis, Preparation, Workload};
 
 use crate::rng::Rng;
 
@@ -51,6 +51,16 @@ pub fn program_of(hash: Digest) -> Program {
 /// Has readiness probes in all its containers.
 pub fn is_probed(deployment: &Name) -> bool {
     matches!(deployment.as_str(), "db" | "web")
+}
+
+/// What pods of it do before they stop.
+pub fn preparation(deployment: &Name) -> Preparation {
+    match deployment.as_str() {
+        "web" => Preparation { runs: true, sleep: Millis(0) },
+        "db" => Preparation { runs: false, sleep: Millis(1_500) },
+        "broker" => Preparation { runs: true, sleep: Millis(20_000) },
+        _ => Preparation::default(),
+    }
 }
 
 /// A random bundle. A `sound` one has no broken form in it, so that a node
@@ -118,5 +128,6 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         layers: BTreeSet::from([layer(0), layer(form + 1)]),
         host_network,
         ports,
+        memory_bytes: (form != 2).then_some(64 << 20),
     }
 }

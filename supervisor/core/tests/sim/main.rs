@@ -181,6 +181,7 @@ impl Node {
             20..=21 => self.world.lose_one(),
             22 => self.world.lose_a_layer(),
             27..=31 => self.world.unready_one(),
+            32..=35 => self.world.sicken_one(),
             23..=25 => {
                 let pods = self.world.seen();
                 if !pods.is_empty() {

@@ -7,6 +7,7 @@ use wherry_bundle::Name;
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{RestartPolicy, Strategy};
 use wherry_core::ledger::Stopping;
+use wherry_core::memory::MEMORY_MARGIN_BYTES;
 use wherry_core::{
     Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
     Workload,
@@ -58,7 +59,8 @@ impl Turn<'_> {
 
     /// A pod of `deployment` is being made: that many places are there.
     pub fn check_places(&self, deployment: &Name, workload: &Workload) {
-        let exclusive = is_exclusive(workload);
+        let short = self.is_short(deployment, workload);
+        let exclusive = is_exclusive(workload) || short;
         let holds = |pod: &Name| {
             let stage = self.plan.ledger.pods.get(pod).and_then(|entry| entry.stopping);
             exclusive || !matches!(stage, Some(Stopping::Killing | Stopping::Removing))
@@ -70,12 +72,27 @@ impl Turn<'_> {
         let coming = self.observed.in_flight.iter().chain(&self.plan.actions).filter_map(creates);
         let there = self.pods_of(deployment).map(|(pod, _)| pod.clone());
         let places: BTreeSet<Name> = there.chain(coming).filter(|pod| holds(pod)).collect();
-        let (_, most) = bounds(workload);
+        let (_, most) = bounds(workload, short);
         assert!(places.len() <= most, "{deployment}: {places:?}, {most} allowed");
         if workload.strategy == Strategy::Recreate {
             let old = self.pods_of(deployment).find(|(_, pod)| pod.hash != workload.hash);
             assert!(old.is_none(), "{deployment}: a new pod beside {old:?}");
         }
+    }
+
+    /// Old pods are stopped first for want of memory; and that is so.
+    pub fn is_short(&self, deployment: &Name, workload: &Workload) -> bool {
+        let of = |ledger: &Ledger| {
+            let entry = ledger.deployments.get(deployment);
+            entry.is_some_and(|entry| entry.short == Some(workload.hash))
+        };
+        let (before, now) = (of(self.before), of(&self.plan.ledger));
+        if now && !before {
+            let needed = workload.memory_bytes.unwrap() + MEMORY_MARGIN_BYTES;
+            let free = self.observed.memory_available_bytes.unwrap();
+            assert!(free < needed, "{deployment}: {free} bytes are enough");
+        }
+        now
     }
 
     pub fn check_address(
@@ -101,12 +118,12 @@ impl Turn<'_> {
 }
 
 /// Fewest pods available, most pods in place.
-pub fn bounds(workload: &Workload) -> (usize, usize) {
+pub fn bounds(workload: &Workload, short: bool) -> (usize, usize) {
     let replicas = usize::from(workload.replicas);
     match workload.strategy {
         Strategy::Recreate => (0, replicas),
-        Strategy::RollingUpdate { .. } if is_exclusive(workload) => {
-            (replicas.saturating_sub(1), replicas)
+        Strategy::RollingUpdate { max_unavailable, .. } if is_exclusive(workload) || short => {
+            (replicas.saturating_sub(usize::from(max_unavailable).max(1)), replicas)
         }
         Strategy::RollingUpdate { max_unavailable, max_surge } => (
             replicas.saturating_sub(usize::from(max_unavailable)),
@@ -127,6 +144,7 @@ pub fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     let mut latest = None;
     for (name, state) in &pod.containers {
         let start = match *state {
+            ObservedContainer::Running { .. } if pod.unhealthy.contains(name) => return None,
             ObservedContainer::Running { since } => match pod.health.get(name) {
                 Some(Health::NotReady) => return None,
                 Some(Health::Ready { since: ready }) => since.max(*ready),

@@ -74,6 +74,8 @@ impl World {
             pods,
             layers: self.layers.clone(),
             publication: self.known.clone(),
+            // As programs come and go.
+            memory_available_bytes: Some(self.rng.below(256) << 20),
             fetching: self.fetching.clone(),
             in_flight: self.requests.keys().cloned().collect(),
             failures: std::mem::take(&mut self.failures),
@@ -169,6 +171,19 @@ impl World {
             let unknown = found.health.get(&container) == Some(&Health::Unknown);
             let since = if unknown { start } else { at };
             found.health.insert(container, Health::Ready { since });
+        }
+    }
+
+    /// The liveness probe of a program has failed.
+    pub fn sicken_one(&mut self) {
+        let running: Vec<(Name, Name)> = self.running().collect();
+        if running.is_empty() {
+            return;
+        }
+        let (pod, container) = self.rng.pick(&running).clone();
+        let found = self.pods.get_mut(&pod).unwrap();
+        if found.restart_policy != RestartPolicy::Never {
+            found.unhealthy.insert(container);
         }
     }
 
@@ -276,6 +291,8 @@ impl World {
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
                     health: BTreeMap::new(),
+                    unhealthy: BTreeSet::new(),
+                    preparation: generate::preparation(deployment),
                 });
                 assert_eq!(
                     (made.hash, made.generation, made.address),
@@ -294,8 +311,13 @@ impl World {
             }
             Action::StartContainer { pod, container } if !in_part => self.start(pod, container),
             Action::StartContainer { .. } => {}
-            Action::TerminatePod { pod } => self.signal(pod, 15),
-            Action::KillPod { pod } => self.signal(pod, 9),
+            Action::TerminatePod { pod } => self.signal(pod, None, 15),
+            Action::KillPod { pod } => self.signal(pod, None, 9),
+            Action::TerminateContainer { pod, container } => {
+                self.signal(pod, Some(container), 15);
+            }
+            Action::KillContainer { pod, container } => self.signal(pod, Some(container), 9),
+            Action::PreStop { .. } => {}
             Action::RemovePod { pod } if !in_part => self.remove(pod),
             Action::RemovePod { .. } => {}
             Action::Publish { publication } => self.published = publication.clone(),
@@ -329,8 +351,9 @@ impl World {
         }
     }
 
-    fn signal(&mut self, pod: &Name, signal: u8) {
-        let hit: Vec<(Name, Name)> = self.running().filter(|(name, _)| name == pod).collect();
+    fn signal(&mut self, pod: &Name, container: Option<&Name>, signal: u8) {
+        let meant = |(of, name): &(Name, Name)| of == pod && container.is_none_or(|c| c == name);
+        let hit: Vec<(Name, Name)> = self.running().filter(meant).collect();
         for key in hit {
             let deaf = if signal == 9 { self.faults && self.rng.chance(200) } else { false };
             let slow = signal == 15 && self.rng.chance(250);
@@ -353,6 +376,7 @@ impl World {
         self.ends.remove(&(pod.clone(), container.clone()));
         self.ready.remove(&(pod.clone(), container.clone()));
         let found = self.pods.get_mut(pod).unwrap();
+        found.unhealthy.remove(container);
         let state = found.containers.get_mut(container).unwrap();
         if let ObservedContainer::Running { since } = *state {
             *state = ObservedContainer::Exited { exit, started: since, at };

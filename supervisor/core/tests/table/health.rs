@@ -6,7 +6,7 @@ use wherry_bundle::Generation;
 use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::message::{Cause, Exit, PodPhase};
 use wherry_core::upgrade::{CRASH_LOOP_STARTS, Facts, Verdict, Watch};
-use wherry_core::{Health, Ledger, Millis, Workload};
+use wherry_core::{Health, Ledger, Millis, Preparation, Workload};
 
 use crate::scenario::{Scenario, name, workload};
 
@@ -162,4 +162,77 @@ fn too_many_boots_fail_it() {
     let mut watch = Watch::default();
     assert!(matches!(judge(&s, &mut watch, 3, 0), Verdict::UnderWay { .. }));
     assert_eq!(judge(&s, &mut watch, 4, 0), Verdict::Failed(Cause::BootLoop { boots: 4 }));
+}
+
+#[test]
+fn a_sick_container_is_ended_and_started_again_alone() {
+    let mut s = Scenario::new();
+    let both = vec![name("main"), name("aside")];
+    s.bundle([("web", Workload { containers: both, ..workload("a") })]);
+    s.settle(0);
+    s.pod("web-1").unhealthy.insert(name("main"));
+    // It leaves the service at once.
+    s.step(5_000, &["publish web 0", "terminate web-1/main"]);
+    // A restart is back-off's affair, as after any end.
+    s.step(5_010, &[]);
+    s.wakes_at(6_000);
+    s.step(6_000, &["start web-1/main"]);
+    s.step(6_010, &["publish web 1"]);
+    s.rests(6_020);
+}
+
+#[test]
+fn a_sick_container_that_does_not_listen_is_killed_even_if_it_feels_better() {
+    let mut s = Scenario::new();
+    s.bundle([("web", workload("a"))]);
+    s.settle(0);
+    s.futile.insert("terminate".into());
+    s.pod("web-1").unhealthy.insert(name("main"));
+    s.step(5_000, &["publish web 0", "terminate web-1/main"]);
+    s.pod("web-1").unhealthy.clear();
+    s.step(5_010, &["publish web 1"]);
+    s.step(14_990, &[]);
+    s.wakes_at(15_000);
+    s.step(15_000, &["kill web-1/main"]);
+    s.step(15_010, &["publish web 0"]);
+    s.step(16_000, &["start web-1/main"]);
+}
+
+#[test]
+fn what_a_pod_asked_for_is_done_once_before_it_is_told_to_stop() {
+    let mut s = Scenario::new();
+    s.preparation = Preparation { runs: true, sleep: Millis(3_000) };
+    s.bundle([("web", workload("a"))]);
+    s.settle(0);
+    s.bundle([]);
+    s.step(5_000, &["publish "]);
+    s.step(5_010, &[]);
+    s.step(6_010, &["prepare web-1"]);
+    s.step(6_020, &[]);
+    s.wakes_at(9_010);
+    // A supervisor that comes back does not do it once more.
+    let ledger = s.ledger.clone();
+    s.supervisor_restarts(ledger);
+    s.step(7_000, &["publish "]);
+    s.futile.insert("terminate".into());
+    s.step(9_010, &["terminate web-1"]);
+    s.step(16_000, &[]);
+    s.wakes_at(16_010);
+    s.step(16_010, &["kill web-1"]);
+}
+
+#[test]
+fn what_takes_all_of_the_grace_leaves_a_last_moment() {
+    let mut s = Scenario::new();
+    s.preparation = Preparation { runs: false, sleep: Millis(60_000) };
+    s.bundle([("web", workload("a"))]);
+    s.settle(0);
+    s.bundle([]);
+    s.step(5_000, &["publish "]);
+    s.step(5_010, &[]);
+    s.step(6_010, &[]);
+    s.futile.insert("terminate".into());
+    s.step(16_010, &["terminate web-1"]);
+    s.step(18_000, &[]);
+    s.wakes_at(18_010);
 }

@@ -1,6 +1,6 @@
 //! Upgrades, scale, and what is left alone.
 
-use wherry_bundle::message::{Exit, Phase};
+use wherry_bundle::message::{EventKind, Exit, Phase};
 use wherry_bundle::model::{Protocol, Strategy};
 use wherry_core::{Millis, PublishedPort, Workload};
 
@@ -215,4 +215,33 @@ fn a_person_may_ask_for_another_pod_once() {
     s.step(2_030, &["terminate web-1"]);
     s.step(2_040, &["remove web-1"]);
     s.rests(2_050);
+}
+
+#[test]
+fn where_memory_is_short_old_pods_are_stopped_first() {
+    const MIB: u64 = 1 << 20;
+    let big = |form| Workload { memory_bytes: Some(64 * MIB), ..workload(form) };
+    let mut s = Scenario::new();
+    s.bundle([("web", big("a"))]);
+    s.settle(0);
+    s.bundle([("web", big("b"))]);
+    s.observed.memory_available_bytes = Some(40 * MIB);
+    s.step(5_000, &["publish web 0"]);
+    let told = s.told(EventKind::StrategyChanged);
+    assert_eq!(
+        told,
+        [": web: old pods are stopped first: a new one may take 64 MiB, 40 MiB are free"]
+    );
+    // What that frees does not change the way that was begun.
+    s.observed.memory_available_bytes = Some(500 * MIB);
+    s.step(5_010, &[]);
+    s.step(6_010, &["terminate web-1"]);
+    s.step(6_020, &["remove web-1"]);
+    s.step(6_030, &["create web-2"]);
+    s.settle(6_040);
+    assert_eq!(s.pods(), ["web-2"]);
+    // With room, a new one comes first.
+    s.bundle([("web", big("c"))]);
+    s.step(9_000, &["create web-3"]);
+    assert_eq!(s.told(EventKind::StrategyChanged), Vec::<String>::new());
 }

@@ -10,7 +10,7 @@ use wherry_bundle::model::{Layer, RestartPolicy, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::{
     Action, Desired, Ledger, Millis, NodeView, Observed, ObservedContainer, ObservedPod, Plan,
-    Workload, reconcile, status,
+    Preparation, Workload, reconcile, status,
 };
 
 pub fn name(text: &str) -> Name {
@@ -41,6 +41,7 @@ pub fn workload(form: &str) -> Workload {
         layers: BTreeSet::from([layer(form)]),
         host_network: false,
         ports: Vec::new(),
+        memory_bytes: None,
     }
 }
 
@@ -55,6 +56,8 @@ pub struct Scenario {
     pub failing: BTreeSet<String>,
     /// Actions that begin so are done without effect.
     pub futile: BTreeSet<String>,
+    /// Of pods that are made from now on.
+    pub preparation: Preparation,
 }
 
 impl Scenario {
@@ -126,6 +129,17 @@ impl Scenario {
         }
     }
 
+    fn container_exits(&mut self, pod: &str, container: &Name, exit: Exit) {
+        let at = self.now;
+        let found = self.pod(pod);
+        found.unhealthy.remove(container);
+        if let Some(state) = found.containers.get_mut(container)
+            && let ObservedContainer::Running { since } = *state
+        {
+            *state = ObservedContainer::Exited { exit, started: since, at };
+        }
+    }
+
     pub fn pod(&mut self, pod: &str) -> &mut ObservedPod {
         self.observed.pods.get_mut(&name(pod)).unwrap()
     }
@@ -177,6 +191,8 @@ impl Scenario {
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
                     health: BTreeMap::new(),
+                    unhealthy: BTreeSet::new(),
+                    preparation: self.preparation,
                 };
                 self.observed.pods.insert(pod.clone(), made);
             }
@@ -185,6 +201,13 @@ impl Scenario {
                 let running = ObservedContainer::Running { since };
                 self.pod(pod.as_str()).containers.insert(container.clone(), running);
             }
+            Action::TerminateContainer { pod, container } => {
+                self.container_exits(pod.as_str(), container, Exit::Signal(15));
+            }
+            Action::KillContainer { pod, container } => {
+                self.container_exits(pod.as_str(), container, Exit::Signal(9));
+            }
+            Action::PreStop { .. } => {}
             Action::TerminatePod { pod } => self.exits(pod.as_str(), Exit::Signal(15), self.now.0),
             Action::KillPod { pod } => self.exits(pod.as_str(), Exit::Signal(9), self.now.0),
             Action::RemovePod { pod } => {
@@ -204,6 +227,9 @@ fn line(action: &Action) -> String {
         Action::Fetch { layers } => format!("fetch {}", layers.len()),
         Action::CreatePod { pod, .. } => format!("create {pod}"),
         Action::StartContainer { pod, container } => format!("start {pod}/{container}"),
+        Action::TerminateContainer { pod, container } => format!("terminate {pod}/{container}"),
+        Action::KillContainer { pod, container } => format!("kill {pod}/{container}"),
+        Action::PreStop { pod } => format!("prepare {pod}"),
         Action::TerminatePod { pod } => format!("terminate {pod}"),
         Action::KillPod { pod } => format!("kill {pod}"),
         Action::RemovePod { pod } => format!("remove {pod}"),

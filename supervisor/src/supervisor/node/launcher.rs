@@ -80,6 +80,9 @@ impl Node {
             Action::Fetch { .. }
             | Action::CreatePod { .. }
             | Action::StartContainer { .. }
+            | Action::TerminateContainer { .. }
+            | Action::KillContainer { .. }
+            | Action::PreStop { .. }
             | Action::TerminatePod { .. }
             | Action::KillPod { .. } => {}
         }

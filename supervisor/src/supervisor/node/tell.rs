@@ -63,6 +63,7 @@ impl Node {
             | EventKind::GenerationRunning
             | EventKind::GenerationGood
             | EventKind::GenerationHeld
+            | EventKind::StrategyChanged
             | EventKind::CommandDone => log::info!("{about}{text}"),
         }
         let event = NewEvent {
