@@ -7,7 +7,7 @@ use wherry_bundle::limits::CONTAINERS_MAX;
 use wherry_bundle::model::{is_container_path, is_relative_path};
 
 use crate::oci::CAPABILITIES_KNOWN;
-use crate::proto::{ContainerSpec, PodSpec, Words, split_words};
+use crate::proto::{ContainerSpec, PodSpec, ProbeCheck, Words, split_words};
 
 /// A request that no well-behaved supervisor makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,27 @@ pub fn container(spec: &ContainerSpec) -> Result<(), Refused> {
         require(plain, at, "not a plain absolute path outside /proc")?;
     }
     Ok(())
+}
+
+/// # Errors
+/// The first thing wrong.
+pub fn probe(check: &ProbeCheck) -> Result<(), Refused> {
+    let at = || "probe".to_owned();
+    match check {
+        ProbeCheck::Exec { args } => {
+            let args = words(args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
+            require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")
+        }
+        ProbeCheck::HttpGet { port, path, headers } => {
+            let headers = words(headers).ok_or_else(|| refused(at(), "no words as headers"))?;
+            let plain = |text: &str| !text.chars().any(char::is_control);
+            require(*port > 0, at, "has no port")?;
+            require(path.starts_with('/'), at, "its path is not absolute")?;
+            require(plain(path) && !path.contains(' '), at, "its path is not one word")?;
+            require(headers.into_iter().all(plain), at, "a header is not one line")
+        }
+        ProbeCheck::TcpConnect { port } => require(*port > 0, at, "has no port"),
+    }
 }
 
 /// The words, if they are what [`crate::proto::join_words`] makes.

@@ -217,7 +217,7 @@ fn proc_error(pid: Pid, source: io::Error) -> CreatorError {
 
 /// A container is no more precious to the kernel than any other process,
 /// should the launcher be. Where it is not allowed, nothing is lost.
-fn forget_oom_protection() {
+pub(crate) fn forget_oom_protection() {
     let path = "/proc/self/oom_score_adj";
     let protected = std::fs::read_to_string(path)
         .is_ok_and(|text| text.trim().parse::<i32>().is_ok_and(|adjustment| adjustment < 0));

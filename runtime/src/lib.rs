@@ -25,6 +25,7 @@ pub mod notify;
 pub mod oci;
 pub mod packet;
 pub mod probe;
+pub mod prober;
 pub mod process;
 pub mod proto;
 pub mod record;

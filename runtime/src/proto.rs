@@ -28,6 +28,8 @@ pub const PACKET_BYTES_MAX: usize = 64 * 1024;
 pub type PathText = BoundedText<PATH_BYTES_MAX>;
 /// Words, each ended by a NUL character.
 pub type Words = BoundedText<{ WORDS_BYTES_MAX + 2 * WORDS_MAX }>;
+/// One word of any length that a bundle can have.
+pub type LongText = BoundedText<WORDS_BYTES_MAX>;
 pub type Text = String<TEXT_BYTES_MAX>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +79,47 @@ pub enum Request {
     /// Stops and removes every pod, mount, rule and interface, then ends the
     /// launcher: `wherry stop --all` and a node taken out of service.
     Purge,
+    /// Its stop signal to one running container; one that does not run is
+    /// what was wanted.
+    TerminateContainer {
+        pod: Name,
+        container: Name,
+    },
+    /// SIGKILL to all in one container's cgroup.
+    KillContainer {
+        pod: Name,
+        container: Name,
+    },
+    /// Asks a running container for its health, or has it do something.
+    /// `Done` means success, `Failed` says what came instead, after
+    /// `timeout_millis` at the latest.
+    Probe {
+        pod: Name,
+        container: Name,
+        check: Box<ProbeCheck>,
+        timeout_millis: u32,
+    },
     /// The supervisor's loop goes on: told to whoever watches over the node.
     /// The only request without an answer.
     Alive,
+}
+
+/// What is tried from inside a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeCheck {
+    /// A command in the container, as the container's own user, with its
+    /// environment and its limits; exit code 0 is success.
+    Exec { args: Words },
+    /// From the pod's network namespace to the pod's own address; a status
+    /// from 200 to 399 is success.
+    HttpGet {
+        port: u16,
+        path: LongText,
+        /// `Name: value` words.
+        headers: Words,
+    },
+    /// As before; a connection is success.
+    TcpConnect { port: u16 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -403,6 +403,60 @@ pub fn die_with_parent(parent: Pid) -> io::Result<bool> {
     Ok(nix::unistd::getppid() == parent)
 }
 
+/// Gives this process exactly `capabilities` (bit `n` is number `n` of
+/// `capability.h`), with no way to more, and whatever user `set_user` sets;
+/// meant to be the last thing before `execve(2)`, for a child of one thread.
+/// `capabilities(7)`.
+///
+/// # Errors
+/// What `prctl(2)`, `capset(2)` or `set_user` say: then the process may have
+/// lost some of its rights, and has to end.
+pub fn set_privileges(
+    capabilities: u64,
+    set_user: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let wanted = |number: u32| capabilities >> number & 1 == 1;
+    let prctl = |option: i32, a: c_ulong, b: c_ulong| {
+        let none: c_ulong = 0;
+        // SAFETY: these options take integers only.
+        let done = unsafe { libc::prctl(option, a, b, none, none) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    for number in (0..u64::BITS).filter(|&number| !wanted(number)) {
+        match prctl(libc::PR_CAPBSET_DROP, c_ulong::from(number), 0) {
+            // Beyond the last one that the kernel knows.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            dropped => dropped?,
+        }
+    }
+    prctl(libc::PR_SET_KEEPCAPS, 1, 0)?;
+    set_user()?;
+    set_capabilities(capabilities)?;
+    prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
+    for number in (0..u64::BITS).filter(|&number| wanted(number)) {
+        prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, c_ulong::from(number))?;
+    }
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0)
+}
+const PR_CAP_AMBIENT_RAISE: c_ulong = 2;
+const PR_CAP_AMBIENT_CLEAR_ALL: c_ulong = 4;
+
+/// Permitted, effective and inheritable alike. `capset(2)`.
+fn set_capabilities(capabilities: u64) -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`.
+    const VERSION: u32 = 0x2008_0522;
+    #[allow(clippy::cast_possible_truncation)] // the two halves
+    let halves = [capabilities as u32, (capabilities >> 32) as u32];
+    // Version and pid (this thread); then effective, permitted, inheritable
+    // of each half.
+    let header = [VERSION, 0];
+    let data = halves.map(|half| [half; 3]);
+    // SAFETY: both arrays have the layout of `linux/capability.h` and outlive
+    // the call.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     if fd < 0 {

@@ -10,6 +10,7 @@ mod ending;
 mod link;
 mod pods;
 mod prepare;
+mod probing;
 mod reap;
 mod requests;
 mod starts;
@@ -39,6 +40,7 @@ use crate::seal::SealError;
 pub use config::{Ended, LauncherConfig, NetworkSettings, Supervisor};
 use ending::Ending;
 use link::{HangUp, Link};
+use probing::Probing;
 use state::{Pod, Start, State};
 
 /// Creators at once: each is a small process; more requests wait in the
@@ -101,6 +103,7 @@ struct Launcher {
     signals: SignalFd,
     pods: BTreeMap<Name, Pod>,
     starts: Vec<Start>,
+    probes: Vec<Probing>,
     ending: Option<Ending>,
     open_files_max: u64,
     /// Whether `CLONE_INTO_CGROUP` is of use. Kernels since 6.14 take it for
@@ -130,6 +133,7 @@ impl Launcher {
             // reports.
             self.reap();
             self.advance_starts(boot_millis());
+            self.advance_probes(boot_millis());
             if supervisor {
                 self.link.flush();
                 self.serve_requests();
@@ -192,6 +196,7 @@ impl Launcher {
         let removals = self.pods.values().filter_map(|pod| pod.removal.as_ref());
         let next = starts
             .chain(removals.map(|removal| removal.deadline_millis))
+            .chain(self.probes.iter().filter_map(Probing::deadline_millis))
             .chain(self.link.start_at())
             .chain(self.ending.as_ref().map(Ending::deadline_millis))
             .min();
@@ -225,6 +230,7 @@ impl Launcher {
         for start in &mut self.starts {
             start.seqs.clear();
         }
+        self.forget_probes();
         for removal in self.pods.values_mut().filter_map(|pod| pod.removal.as_mut()) {
             removal.seqs.clear();
         }

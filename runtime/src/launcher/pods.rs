@@ -136,6 +136,7 @@ impl Launcher {
         if let Err(error) = self.tree.kill(&pod.cgroup) {
             log::warn!("removing pod {name}: {error}");
         }
+        self.end_probes(name);
     }
 
     /// Takes away the pods whose processes have ended.

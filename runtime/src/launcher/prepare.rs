@@ -54,6 +54,7 @@ impl Launcher {
             signals: signals()?,
             pods: std::collections::BTreeMap::new(),
             starts: Vec::new(),
+            probes: Vec::new(),
             ending: None,
             open_files_max: raise_open_files()?,
             fork_into_cgroups: true,

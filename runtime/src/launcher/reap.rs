@@ -45,6 +45,9 @@ impl Launcher {
             self.forget_requests();
             return self.link.died(status, boot_millis());
         }
+        if self.prober_ended(pid, status) {
+            return;
+        }
         if self.container_ended(pid, Some(status)) || self.start_process_ended(pid, status) {
             return;
         }

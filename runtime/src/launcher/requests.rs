@@ -25,6 +25,7 @@ impl Launcher {
             Request::CreatePod(_)
             | Request::DefineContainer { .. }
             | Request::StartContainer { .. }
+            | Request::Probe { .. }
             | Request::Publish(_)
                 if ending =>
             {
@@ -46,8 +47,20 @@ impl Launcher {
                 self.start_container(seq, &pod, &container);
             }
             Request::TerminatePod { pod } => {
-                self.terminate(&pod);
+                self.terminate(&pod, None);
                 self.answer(seq, Ok(()));
+            }
+            Request::TerminateContainer { pod, container } => {
+                self.terminate(&pod, Some(&container));
+                self.answer(seq, Ok(()));
+            }
+            Request::KillContainer { pod, container } => {
+                let result = self.kill_container(&pod, &container);
+                let at = format!("killing {pod}/{container}");
+                self.answer(seq, result.map_err(|text| format!("{at}: {text}")));
+            }
+            Request::Probe { pod, container, check, timeout_millis } => {
+                self.probe(seq, &pod, &container, &check, timeout_millis);
             }
             Request::KillPod { pod } => {
                 let result = self.kill(&pod);
@@ -71,11 +84,12 @@ impl Launcher {
         }
     }
 
-    /// To each running container its own signal. One that has ended
-    /// meanwhile is what was wanted.
-    fn terminate(&self, pod: &Name) {
+    /// To each running container, or only to the one, its own signal. One that
+    /// has ended meanwhile is what was wanted.
+    fn terminate(&self, pod: &Name, only: Option<&Name>) {
         let Some(pod) = self.pods.get(pod) else { return };
-        for container in pod.containers.values() {
+        let meant = pod.containers.iter().filter(|(name, _)| only.is_none_or(|one| one == *name));
+        for (_, container) in meant {
             let State::Running(running) = &container.state else { continue };
             let signal = i32::from(container.stop_signal);
             let sent = match &running.pidfd {
@@ -87,6 +101,12 @@ impl Launcher {
                 log::debug!("signal {signal} to {}: {error}", container.cgroup);
             }
         }
+    }
+
+    fn kill_container(&mut self, pod: &Name, container: &Name) -> Result<(), String> {
+        let entry = self.pods.get(pod).and_then(|pod| pod.containers.get(container));
+        let Some(entry) = entry else { return Ok(()) };
+        self.tree.kill(&entry.cgroup).map_err(|error| error.to_string())
     }
 
     /// Starts under way end too.

@@ -29,7 +29,7 @@ pub use capability::CAPABILITIES_KNOWN;
 pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Open files of a process: what `select(2)` can take; a program that wants
 /// more raises it itself, up to the hard limit.
-const OPEN_FILES_SOFT: u64 = 1024;
+pub const OPEN_FILES_SOFT: u64 = 1024;
 /// The highest it can raise it to, where the launcher itself has that many.
 const OPEN_FILES_HARD_MAX: u64 = 65_536;
 const UMASK: u32 = 0o022;

@@ -64,6 +64,7 @@ impl Checker {
             self.check_availability(&turn, name, workload);
         }
         for action in &plan.actions {
+            self.forget_earlier_run(&turn, action);
             self.check_pace(&turn, action);
             match action {
                 Action::CreatePod { pod, deployment, address } => {
@@ -125,6 +126,21 @@ impl Checker {
                 assert!(desired.generation > self.running_told, "told twice");
                 self.running_told = desired.generation;
             }
+        }
+    }
+
+    /// What was done to a container before it was started again is over.
+    fn forget_earlier_run(&mut self, turn: &Turn<'_>, action: &Action) {
+        let (Action::TerminateContainer { pod, container }
+        | Action::KillContainer { pod, container }) = action
+        else {
+            return;
+        };
+        let state = turn.observed.pods[pod].containers[container];
+        let ObservedContainer::Running { since } = state else { panic!("{action:?}: ended") };
+        if self.asked.get(action).is_some_and(|asked| *asked < since) {
+            self.asked.remove(action);
+            self.rows.remove(action);
         }
     }
 

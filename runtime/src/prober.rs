@@ -1,0 +1,285 @@
+//! The prober: a process forked for each probe, gone as soon as its answer is
+//! known. What a program sends back is parsed here, without privileges, and
+//! never in the launcher.
+//!
+//! HTTP and TCP: from the pod's network namespace, as nobody. A command: in
+//! the container's namespaces and cgroup, as the container's own user with
+//! exactly its capabilities. (libcontainer's way into a running container
+//! needs its state folder, which only the container's own mount namespace
+//! has.) Never here: deadlines; the launcher kills what takes too long.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeWriter, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Pid, Uid, chdir, execve, setgroups, setresgid, setresuid};
+use wherry_bundle::limits::cut;
+use wherry_cgroups::{CgroupPath, Tree};
+
+use crate::creator::forget_oom_protection;
+use crate::folders::PodFolder;
+use crate::oci::{DEFAULT_PATH, OPEN_FILES_SOFT};
+use crate::process::exit_of;
+use crate::proto::{ContainerSpec, ProbeCheck, split_words};
+use crate::sys;
+
+/// As in Kubernetes, so that applications find it in their logs.
+const USER_AGENT: &str = "wherry-probe";
+/// `nobody` and `nogroup`.
+const NOBODY: u32 = 65_534;
+/// The prober's pipe; nothing else of the launcher's is left open.
+const PIPE_FD: i32 = 3;
+/// The status line is at the beginning of the first of them.
+const ANSWER_BYTES_MAX: usize = 1024;
+const STATUS_LINE_BYTES_MAX: usize = 80;
+/// As a shell has it.
+const NOT_EXECUTED: i32 = 127;
+/// The order matters: the user's right to the others ends with the mount
+/// namespace's `/proc`.
+const NAMESPACES: [&str; 6] = ["ipc", "uts", "net", "cgroup", "pid", "mnt"];
+
+/// One probe. All of it was checked.
+#[derive(Debug)]
+pub struct Job<'a> {
+    pub check: &'a ProbeCheck,
+    pub pod: &'a PodFolder,
+    /// `None`: the host's network.
+    pub address: Option<Ipv4Addr>,
+    /// The container's first process.
+    pub init: Pid,
+    pub spec: &'a ContainerSpec,
+    pub tree: &'a Tree,
+    pub cgroup: &'a CgroupPath,
+}
+
+/// Runs in the forked child, and ends with its exit status: 0 is success,
+/// else the pipe says what came instead.
+pub fn run(job: &Job<'_>, pipe: &PipeWriter, launcher: Pid) -> i32 {
+    sys::reset_signals();
+    let only_pipe = sys::place_fd(pipe.as_fd(), PIPE_FD);
+    sys::close_from(PIPE_FD + 1);
+    let Ok(pipe) = only_pipe.and_then(|()| sys::take_inherited_fd(PIPE_FD)) else { return 1 };
+    sys::clear_environment();
+    let _ = nix::sys::prctl::set_name(c"wherry-prober");
+    let mut pipe = File::from(pipe);
+    let result = match sys::die_with_parent(launcher) {
+        Ok(true) => probe(job, &pipe, launcher),
+        Ok(false) | Err(_) => Err("the launcher is gone".into()),
+    };
+    let Err(text) = result else { return 0 };
+    // The status says that it failed, should this not get through.
+    let _ = writeln!(pipe, "{text}");
+    1
+}
+
+fn probe(job: &Job<'_>, pipe: &File, launcher: Pid) -> Result<(), String> {
+    let address = IpAddr::V4(job.address.unwrap_or(Ipv4Addr::LOCALHOST));
+    match job.check {
+        ProbeCheck::Exec { args } => {
+            let args: Vec<&str> = split_words(args).collect();
+            exec(job, &args, pipe)
+        }
+        ProbeCheck::TcpConnect { port } => {
+            become_nobody(job, launcher)?;
+            connect(SocketAddr::new(address, *port)).map(drop)
+        }
+        ProbeCheck::HttpGet { port, path, headers } => {
+            become_nobody(job, launcher)?;
+            let stream = connect(SocketAddr::new(address, *port))?;
+            let headers: Vec<&str> = split_words(headers).collect();
+            get(stream, &format!("{address}:{port}"), path, &headers)
+        }
+    }
+}
+
+/// In the pod's network namespace, with no rights.
+fn become_nobody(job: &Job<'_>, launcher: Pid) -> Result<(), String> {
+    if job.address.is_some() {
+        let path = job.pod.namespace("net");
+        let netns = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    sys::set_privileges(0, || set_user(NOBODY, NOBODY, &[])).map_err(privileges)?;
+    // Changing the user ended that.
+    sys::die_with_parent(launcher).map_err(privileges)?;
+    Ok(())
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(address).map_err(|error| format!("connecting to {address}: {error}"))
+}
+
+fn get(mut stream: TcpStream, host: &str, path: &str, headers: &[&str]) -> Result<(), String> {
+    let says = |name: &str| {
+        let own =
+            |header: &&str| header.split(':').next().is_some_and(|n| n.eq_ignore_ascii_case(name));
+        headers.iter().any(own)
+    };
+    let mut request = format!("GET {path} HTTP/1.1\r\n");
+    for (name, value) in
+        [("Host", host), ("User-Agent", USER_AGENT), ("Accept", "*/*"), ("Connection", "close")]
+    {
+        if !says(name) {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    for header in headers {
+        request.push_str(header);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).map_err(|error| format!("asking {host}: {error}"))?;
+    judge(&status_line(stream).map_err(|error| format!("reading from {host}: {error}"))?)
+}
+
+fn status_line(mut stream: TcpStream) -> io::Result<String> {
+    let mut answer = Vec::new();
+    let mut buffer = [0_u8; ANSWER_BYTES_MAX];
+    while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
+        let room = buffer.get_mut(..ANSWER_BYTES_MAX - answer.len()).unwrap_or_default();
+        match stream.read(room)? {
+            0 => break,
+            count => answer.extend_from_slice(room.get(..count).unwrap_or_default()),
+        }
+    }
+    let line = answer.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).trim_end().to_owned())
+}
+
+/// `HTTP/1.1 204 No Content` is success.
+fn judge(line: &str) -> Result<(), String> {
+    let shown: String =
+        cut(line, STATUS_LINE_BYTES_MAX).chars().filter(|c| !c.is_control()).collect();
+    let mut words = line.split(' ');
+    let is_http = words.next().is_some_and(|word| word.starts_with("HTTP/"));
+    let status = words.next().and_then(|word| word.parse::<u16>().ok()).filter(|_| is_http);
+    match status {
+        Some(200..=399) => Ok(()),
+        Some(status) => Err(format!("status {status}")),
+        None => Err(format!("no HTTP answer: `{shown}`")),
+    }
+}
+
+/// Runs a command in the container and waits for its end.
+fn exec(job: &Job<'_>, args: &[&str], pipe: &File) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    job.tree.join_self(job.cgroup).map_err(|error| text(&error))?;
+    forget_oom_protection();
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = OwnedFd::from(null.map_err(|error| text(&error))?);
+    enter(job.init).map_err(|error| format!("entering the container: {error}"))?;
+    // The new pid namespace is for children only.
+    let child = sys::fork_child(|| {
+        let error = become_program(job.spec, args, &null);
+        let mut pipe = pipe;
+        let _ = writeln!(pipe, "`{}` cannot be executed: {error}", args.first().unwrap_or(&""));
+        NOT_EXECUTED
+    })
+    .map_err(|error| text(&error))?;
+    match sys::wait_for(child) {
+        Ok(0) => Ok(()),
+        Ok(status) => Err(exit_of(status).to_string()),
+        Err(error) => Err(text(&error)),
+    }
+}
+
+fn enter(init: Pid) -> io::Result<()> {
+    let open = |kind: &str| File::open(PathBuf::from(format!("/proc/{init}/ns/{kind}")));
+    let namespaces = NAMESPACES.map(open);
+    for namespace in namespaces {
+        setns(namespace?, CloneFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Never returns if all goes well.
+fn become_program(spec: &ContainerSpec, args: &[&str], null: &OwnedFd) -> String {
+    if let Err(error) = prepare(spec, null) {
+        return error.to_string();
+    }
+    let words = |words: &[&str]| -> Vec<CString> {
+        words.iter().filter_map(|word| CString::new(*word).ok()).collect()
+    };
+    let mut env: Vec<&str> = split_words(&spec.env).collect();
+    if !env.iter().any(|word| word.starts_with("PATH=")) {
+        env.push(DEFAULT_PATH);
+    }
+    let path = env.iter().find_map(|word| word.strip_prefix("PATH=")).unwrap_or_default();
+    let program = args.first().copied().unwrap_or_default();
+    let (argv, envp) = (words(args), words(&env));
+    let mut last = Errno::ENOENT;
+    for candidate in candidates(program, path) {
+        let Ok(candidate) = CString::new(candidate) else { continue };
+        let Err(error) = execve(&candidate, &argv, &envp);
+        // What is found and may not be run says more than what is not found.
+        if error != Errno::ENOENT && error != Errno::ENOTDIR {
+            last = error;
+        }
+    }
+    last.desc().to_owned()
+}
+
+fn candidates(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    path.split(':').filter(|folder| !folder.is_empty()).map(|f| format!("{f}/{program}")).collect()
+}
+
+fn prepare(spec: &ContainerSpec, null: &OwnedFd) -> io::Result<()> {
+    for number in 0..=2 {
+        sys::place_fd(null.as_fd(), number)?;
+    }
+    umask(Mode::from_bits_truncate(0o022));
+    let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_SOFT.min(hard), hard)?;
+    chdir(Path::new(spec.working_dir.as_str()))?;
+    let user = || set_user(spec.uid, spec.gid, &spec.additional_gids);
+    sys::set_privileges(spec.capabilities, user)?;
+    // Changing the user ended that. Whether the prober still lives cannot be
+    // asked: it has no number in this pid namespace.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    Ok(())
+}
+
+fn set_user(uid: u32, gid: u32, additional: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = additional.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    setgroups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn privileges(error: io::Error) -> String {
+    format!("giving up rights: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_success_of_http_is_one() {
+        for line in ["HTTP/1.1 200 OK", "HTTP/1.0 204", "HTTP/1.1 399 x"] {
+            assert_eq!(judge(line), Ok(()), "{line}");
+        }
+        assert_eq!(judge("HTTP/1.1 503 Unavailable"), Err("status 503".into()));
+        for line in ["", "200", "SSH-2.0-x 200", "HTTP/1.1", "HTTP/1.1 ok", "\x1b[2J"] {
+            assert!(judge(line).unwrap_err().starts_with("no HTTP answer"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_looked_for_along_the_path() {
+        assert_eq!(candidates("/bin/x", "/a:/b"), ["/bin/x"]);
+        assert_eq!(candidates("x", "/a::/b"), ["/a/x", "/b/x"]);
+    }
+}
