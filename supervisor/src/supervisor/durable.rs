@@ -12,6 +12,7 @@ use wherry_bundle::message::{Failed, Refused};
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 use wherry_core::Millis;
 
+use super::health::HealthSpecs;
 use super::judge::Held;
 use crate::clock;
 use crate::config::DataDir;
@@ -53,6 +54,8 @@ struct Needed {
 #[derive(Debug, Default)]
 pub struct Found {
     pub bundle: Option<Bundle>,
+    /// Of that and of the last good one, whose pods may still run.
+    pub health: HealthSpecs,
     /// For people.
     pub recoveries: Vec<Recovery>,
 }
@@ -97,7 +100,7 @@ impl Durable {
     /// tells of one that had to be mended meanwhile.
     pub fn retry(&mut self, now: Millis) -> Option<Found> {
         if let Some(recoveries) = self.mended() {
-            return Some(Found { bundle: None, recoveries });
+            return Some(Found { recoveries, ..Found::default() });
         }
         self.retry_at.filter(|at| *at <= now)?;
         match self.open_store() {
@@ -199,7 +202,7 @@ impl Durable {
         self.failed = Some(failed.clone());
         let is_left =
             generations.current.as_ref().is_some_and(|c| c.generation != failed.generation);
-        let back = self.load(generations).filter(|_| is_left);
+        let back = self.load(generations).0.filter(|_| is_left);
         if let Some(bundle) = &back {
             self.boots = 0;
             self.prune(&[Some(bundle)]);
@@ -293,12 +296,16 @@ impl Durable {
         }
         self.store = Some(Arc::new(store));
         self.count_boot();
-        Ok(Found { bundle: self.load(generations), recoveries })
+        let (bundle, health) = self.load(generations);
+        Ok(Found { bundle, health, recoveries })
     }
 
     fn salvage(&mut self) -> Found {
         match Store::salvage(&self.data.state()) {
-            Ok(generations) => Found { bundle: self.load(generations), recoveries: Vec::new() },
+            Ok(generations) => {
+                let (bundle, health) = self.load(generations);
+                Found { bundle, health, recoveries: Vec::new() }
+            }
             Err(error) => {
                 log::error!("nor can its mirror be read; pods that run are left alone: {error}");
                 Found::default()
@@ -306,7 +313,7 @@ impl Durable {
         }
     }
 
-    fn load(&mut self, generations: Generations) -> Option<Bundle> {
+    fn load(&mut self, generations: Generations) -> (Option<Bundle>, HealthSpecs) {
         self.held.highest_seen = generations.highest_seen;
         self.held.current = generations
             .current
@@ -320,7 +327,9 @@ impl Durable {
         };
         let last_good = open(generations.last_good, "last good");
         self.last_good = last_good.as_ref().map(Needed::of).unwrap_or_default();
-        open(generations.current, "current").or(last_good)
+        let mut health = HealthSpecs::default();
+        last_good.iter().for_each(|bundle| health.learn(bundle));
+        (open(generations.current, "current").or(last_good), health)
     }
 
     fn open_now(&self) -> Result<&Arc<Store>, StoreError> {

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use wherry_bundle::{Bundle, Digest, Name};
-use wherry_core::{Action, ObservedPod};
+use wherry_core::{Action, Millis, ObservedPod};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet::PacketError;
-use wherry_runtime::proto::{Packet, Request};
+use wherry_runtime::proto::{Packet, ProbeCheck, Request};
 
+use super::probes::{Target, Try};
 use super::spec::PodOrder;
 use super::{translate, volumes};
 use crate::subnet::Subnet;
@@ -30,6 +31,8 @@ pub enum Outcome {
     /// The pod is there, with all its containers.
     Created(Name, ObservedPod),
     Failed(Action, String),
+    /// What came of a probe.
+    Probed(Try, Result<(), String>),
     /// All pods were reported.
     Listed,
     /// Whether the usage came or not, nothing more is to be expected.
@@ -50,9 +53,23 @@ pub struct Executor {
     running: BTreeMap<Action, Running>,
 }
 
+/// Something that is run in a container before it is told to stop.
+#[derive(Debug)]
+pub struct Hook {
+    pub container: Name,
+    pub check: ProbeCheck,
+    pub timeout: Millis,
+}
+
+fn probe_request((pod, container): Target, check: ProbeCheck, timeout: Millis) -> Request {
+    let timeout_millis = u32::try_from(timeout.0).unwrap_or(u32::MAX);
+    Request::Probe { pod, container, check: Box::new(check), timeout_millis }
+}
+
 #[derive(Debug)]
 enum Purpose {
     Action(Action),
+    Probe(Try),
     List,
     Usage,
     End,
@@ -127,6 +144,48 @@ impl Executor {
             Ok(requests) => requests,
             Err(error) => return Ok(Some(Outcome::Failed(action, error))),
         };
+        self.begin_all(action, requests, pod)
+    }
+
+    /// Begins [`Action::PreStop`]: `hooks` run side by side.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn prepare_to_stop(
+        &mut self,
+        action: Action,
+        pod: &Name,
+        hooks: Vec<Hook>,
+    ) -> Result<Option<Outcome>, LauncherLost> {
+        let requests = hooks.into_iter().map(|Hook { container, check, timeout }| {
+            probe_request((pod.clone(), container), check, timeout)
+        });
+        self.begin_all(action, requests.collect(), None)
+    }
+
+    /// Begins a probe; its outcome comes by [`Self::answered`].
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn probe(
+        &mut self,
+        of: Try,
+        check: ProbeCheck,
+        timeout: Millis,
+    ) -> Result<(), LauncherLost> {
+        let request = probe_request(of.target.clone(), check, timeout);
+        self.ask(Purpose::Probe(of), request).map(drop)
+    }
+
+    fn begin_all(
+        &mut self,
+        action: Action,
+        requests: Vec<Request>,
+        pod: Option<ObservedPod>,
+    ) -> Result<Option<Outcome>, LauncherLost> {
+        if requests.is_empty() {
+            return Ok(Some(Outcome::Done(action)));
+        }
         let running = Running { unanswered: requests.len(), error: None, pod };
         self.running.insert(action.clone(), running);
         for request in requests {
@@ -140,6 +199,7 @@ impl Executor {
     pub fn answered(&mut self, seq: u32, result: Result<(), String>) -> Option<Outcome> {
         let action = match self.asked.remove(&seq)? {
             Purpose::Action(action) => action,
+            Purpose::Probe(of) => return Some(Outcome::Probed(of, result)),
             Purpose::List => return Some(Outcome::Listed),
             Purpose::Usage => return Some(Outcome::UsageAnswered(seq)),
             Purpose::End => return result.err().map(Outcome::NotEnded),
@@ -187,6 +247,12 @@ impl Executor {
             Action::StartContainer { pod, container } => {
                 Request::StartContainer { pod: pod.clone(), container: container.clone() }
             }
+            Action::TerminateContainer { pod, container } => {
+                Request::TerminateContainer { pod: pod.clone(), container: container.clone() }
+            }
+            Action::KillContainer { pod, container } => {
+                Request::KillContainer { pod: pod.clone(), container: container.clone() }
+            }
             Action::TerminatePod { pod } => Request::TerminatePod { pod: pod.clone() },
             Action::KillPod { pod } => Request::KillPod { pod: pod.clone() },
             Action::RemovePod { pod } => Request::RemovePod { pod: pod.clone() },
@@ -194,6 +260,7 @@ impl Executor {
                 let services = translate::services(publication, self.subnet);
                 Request::Publish(Box::new(services.ok_or("it does not fit in one request")?))
             }
+            Action::PreStop { .. } => return Err("it has its own way to begin".into()),
             Action::Fetch { .. } => return Err("layers are fetched by the agent".into()),
         };
         Ok((vec![request], None))

@@ -9,11 +9,14 @@
 mod describe;
 pub mod durable;
 pub mod executor;
+pub mod health;
 mod heart;
 pub mod judge;
 pub mod ledger_file;
+mod memory;
 mod node;
 pub mod orders;
+pub mod probes;
 pub mod report;
 #[cfg(test)]
 mod sample;

@@ -6,8 +6,11 @@ use std::net::Ipv4Addr;
 
 use heapless::Vec as Bounded;
 use wherry_bundle::Name;
+use wherry_bundle::health::Check;
 use wherry_core::{Millis, ObservedContainer, ObservedPod, Preparation, Publication};
-use wherry_runtime::proto::{ContainerState, HostPort, PodReport, Service, Services};
+use wherry_runtime::proto::{
+    ContainerState, HostPort, PodReport, ProbeCheck, Service, Services, join_words,
+};
 
 use super::spec::PodOrder;
 use crate::subnet::Subnet;
@@ -64,6 +67,27 @@ pub fn observed_container(state: ContainerState) -> ObservedContainer {
             at: Millis(at_millis),
         },
     }
+}
+
+/// A probe as the launcher takes it; `None` if it does not fit in a packet,
+/// which bundles' limits rule out.
+#[must_use]
+pub fn probe_check(check: &Check) -> Option<ProbeCheck> {
+    Some(match check {
+        Check::Exec { args } => {
+            ProbeCheck::Exec { args: join_words(args.iter().map(String::as_str))? }
+        }
+        Check::HttpGet { port, path, headers } => {
+            let headers: Vec<String> =
+                headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            ProbeCheck::HttpGet {
+                port: *port,
+                path: path.as_str().try_into().ok()?,
+                headers: join_words(headers.iter().map(String::as_str))?,
+            }
+        }
+        Check::TcpConnect { port } => ProbeCheck::TcpConnect { port: *port },
+    })
 }
 
 /// What is published, in addresses; `None` if it does not fit in a packet or

@@ -116,6 +116,7 @@ impl Node {
         for recovery in found.recoveries {
             self.tell(EventKind::StoreRecovered, "", &recovery.to_string(), now);
         }
+        self.health.extend(found.health);
         if let Some(bundle) = found.bundle {
             self.desire(bundle);
         }
@@ -127,6 +128,9 @@ impl Node {
             self.desired.workloads.clear();
         }
         self.observed.layers = self.durable.present(Some(&bundle));
+        let pods = &self.observed.pods;
+        self.health.retain(|hash| !self.listed || pods.values().any(|pod| pod.hash == *hash));
+        self.health.learn(&bundle);
         self.bundle = Some(bundle);
     }
 

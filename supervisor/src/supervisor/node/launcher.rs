@@ -61,6 +61,7 @@ impl Node {
                 }
                 self.observed.failures.insert(action, error);
             }
+            Outcome::Probed(of, result) => self.probed(&of, result, clock::boot_now()),
             Outcome::Listed => self.all_reported(),
             Outcome::UsageAnswered(seq) => self.descriptions.answered(seq),
             Outcome::NotEnded(error) => log::error!("the node cannot be ended: {error}"),

@@ -5,6 +5,7 @@
 //! the store's commit of a new bundle.
 
 mod cloud;
+mod health;
 mod interim;
 mod launcher;
 mod local;
@@ -23,9 +24,11 @@ use self::interim::Interim;
 use super::describe::Descriptions;
 use super::durable::Durable;
 use super::executor::{Executor, LauncherLost};
+use super::health::HealthSpecs;
 use super::orders::LogOrders;
+use super::probes::Probes;
 use super::report::{Identity, Pids, RecentEvents, StatusGate};
-use super::{Event, SupervisorError, ledger_file};
+use super::{Event, SupervisorError, ledger_file, memory};
 use crate::agent::{AckToken, AgentHandle};
 use crate::config::Config;
 use crate::control::CloudLink;
@@ -70,6 +73,10 @@ pub struct Node {
     progress: Option<(u64, u64)>,
     /// An envelope that could not be committed yet, and when to try again.
     uncommitted: Option<(Vec<u8>, AckToken, Millis)>,
+    health: HealthSpecs,
+    probes: Probes,
+    /// What ran before was somebody else's.
+    born: Millis,
     watch: Watch,
     /// When a verdict that the disk did not take is tried again.
     verdict_at: Option<Millis>,
@@ -117,6 +124,9 @@ impl Node {
             wake_at: None,
             progress: None,
             uncommitted: None,
+            health: HealthSpecs::default(),
+            probes: Probes::default(),
+            born: now,
             watch: Watch::default(),
             verdict_at: None,
             gate: StatusGate::default(),
@@ -187,6 +197,7 @@ impl Node {
         if let Some((bytes, token, _)) = self.uncommitted.take_if(|(_, _, at)| *at <= now) {
             self.judge(bytes, token, now);
         }
+        self.tend_health(now)?;
         let interim_at = self.end_interim(now);
         // Before anything is started: a generation that makes the machine
         // crash must not get another chance.
@@ -208,10 +219,12 @@ impl Node {
         let status_at = self.publish_status(&view, now);
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
-        self.wake_at = [wake_at, interim_at, purge_at, verdict_at, status_at, commit_at, retry_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let probe_at = self.probes.wake_at();
+        self.wake_at =
+            [wake_at, interim_at, purge_at, verdict_at, status_at, commit_at, retry_at, probe_at]
+                .into_iter()
+                .flatten()
+                .min();
         Ok(())
     }
 
@@ -225,6 +238,7 @@ impl Node {
 
     fn reconcile(&mut self, now: Millis) -> Result<Option<Millis>, LauncherLost> {
         self.observed.in_flight = self.executor.in_flight().cloned().collect();
+        self.observed.memory_available_bytes = memory::available_bytes();
         let plan = wherry_core::reconcile(&self.desired, &self.observed, &self.ledger, now);
         // Both are for one reconcile only; the ledger remembers.
         self.observed.failures.clear();
@@ -246,6 +260,8 @@ impl Node {
                 }
                 self.progress = None;
                 self.observed.fetching = layers;
+            } else if let Action::PreStop { pod } = action {
+                self.prepare_to_stop(&pod)?;
             } else if let Some(outcome) = self.executor.begin(action, self.bundle.as_ref())? {
                 self.came_of(outcome);
             }
