@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use wherry_bundle::Bundle;
-use wherry_bundle::health::UpgradePolicy;
+use wherry_bundle::health::{Check, PreStop, Probe, UpgradePolicy};
 use wherry_bundle::message::{Cause, Exit, Failed, Phase};
 use wherry_bundle::model::{Deployment, Layer};
 
@@ -122,4 +122,93 @@ fn without_a_cloud_too_and_with_the_right_cause() {
     rig.out(&["stop", "--all"]);
     assert!(rig.ended());
     assert_eq!(rig.leftovers(), Vec::<String>::new());
+}
+
+fn probe(script: &str, failure_threshold: u32) -> Probe {
+    Probe {
+        check: Check::Exec { args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec() },
+        initial_delay_seconds: 0,
+        period_seconds: 1,
+        timeout_seconds: 5,
+        success_threshold: 1,
+        failure_threshold,
+    }
+}
+
+fn restarts(rig: &Rig) -> i64 {
+    pods(rig, "web")[0]["containers"][0]["restarts"].as_i64().unwrap()
+}
+
+#[test]
+fn probes_decide_what_is_available_and_what_is_restarted() {
+    let mut rig = Rig::new("probe");
+    let layer = rig.layer();
+    // Ready after a while, and sick some time later.
+    let script = "sleep 2; echo > /tmp/ready; sleep 3; echo > /tmp/sick; exec sleep 1000000";
+    let mut web = deployment("web", 1, &[], &[("main", script)]);
+    let main = &mut web.pod.containers[0];
+    main.probes.readiness = Some(probe("cat /tmp/ready", 1));
+    main.probes.liveness = Some(probe("! cat /tmp/sick", 2));
+    rig.take_up(&quick(1, layer, vec![web.clone()]));
+    rig.start();
+    rig.wait(
+        "a pod that runs and is not ready",
+        |rig| matches!(&pods(rig, "web")[..], [pod] if pod["phase"] == "starting"),
+    );
+    wait_good(&mut rig, 1);
+    assert_eq!(restarts(&rig), 0);
+    rig.wait("the restart", |rig| restarts(rig) == 1);
+    let events = rig.out(&["events"]);
+    assert!(events.contains("liveness probe: exit code 1"), "{events}");
+    rig.wait("readiness again", |rig| pods(rig, "web")[0]["phase"] == "available");
+
+    // A supervisor that comes back takes no pod out of service.
+    let before = container_pids(&rig);
+    kill(Pid::from_raw(rig.pids().1), Signal::SIGKILL).unwrap();
+    rig.wait("another supervisor", |rig| rig.cli(&["ps"]).status.success());
+    assert_eq!(pods(&rig, "web")[0]["phase"], "available");
+    assert_eq!(container_pids(&rig), before);
+
+    // A version that is never ready does not replace the one that is.
+    rig.kill();
+    let main = &mut web.pod.containers[0];
+    main.args[2] = "exec sleep 1000000".into();
+    main.probes.liveness = None;
+    web.progress_deadline_seconds = 3;
+    rig.take_up(&quick(2, layer, vec![web]));
+    rig.start();
+    rig.wait("the way back", |rig| {
+        let status = rig.json(&["status"]);
+        status["generation"] == 1 && !status["failed"].is_null()
+    });
+    let failed: Failed = serde_json::from_value(rig.json(&["status"])["failed"].clone()).unwrap();
+    assert!(matches!(failed.cause, Cause::ProgressDeadline { .. }), "{failed:?}");
+    assert!(pods(&rig, "web").iter().any(|pod| pod["generation"] == 1));
+}
+
+#[test]
+fn what_a_pod_wants_to_do_before_it_stops_is_done() {
+    let mut rig = Rig::new("bye");
+    let layer = rig.layer();
+    let mut web = deployment("web", 1, &[], &[("main", SERVES)]);
+    web.pod.termination_grace_seconds = 6;
+    let bye = "echo bye > /proc/1/fd/1; sleep 2";
+    let args = ["/bin/sh", "-c", bye].map(str::to_owned).to_vec();
+    web.pod.containers[0].pre_stop = Some(PreStop::Run(Check::Exec { args }));
+    rig.take_up(&quick(1, layer, vec![web.clone()]));
+    rig.start();
+    wait_good(&mut rig, 1);
+    rig.kill();
+    web.pod.containers[0].args[2] = "exec sleep 2000000".into();
+    rig.take_up(&quick(2, layer, vec![web]));
+    rig.start();
+    rig.wait("its last words", |rig| {
+        let logs = rig.cli(&["logs", "web-1"]);
+        String::from_utf8_lossy(&logs.stdout).contains("bye")
+    });
+    let old = pods(&rig, "web").into_iter().find(|pod| pod["name"] == "web-1").unwrap();
+    let state = &old["containers"][0]["state"];
+    assert!(state["running"].is_object(), "it was told to stop before it was done: {old}");
+    wait_good(&mut rig, 2);
+    assert_eq!(pods(&rig, "web").len(), 1);
 }
