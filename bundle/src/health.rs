@@ -72,6 +72,18 @@ impl Default for UpgradePolicy {
     }
 }
 
+impl UpgradePolicy {
+    /// What satisfies both: applications of one node are upgraded together.
+    #[must_use]
+    pub fn patient_as(self, other: Self) -> Self {
+        Self {
+            stable_seconds: self.stable_seconds.max(other.stable_seconds),
+            boots_max: self.boots_max.max(other.boots_max),
+            hold_seconds_max: self.hold_seconds_max.max(other.hold_seconds_max),
+        }
+    }
+}
+
 impl Probes {
     /// Each probe there is, with the field's name in a template.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Probe)> {

@@ -141,8 +141,11 @@ impl Compiler<'_> {
         let mut parts = Parts::default();
         let mut versions = Vec::new();
         let mut problems = Vec::new();
+        let mut upgrade: Option<UpgradePolicy> = None;
         for id in wanted {
-            let description = self.load(id)?.package.description.clone();
+            let package = &self.load(id)?.package;
+            let description = package.description.clone();
+            upgrade = Some(upgrade.map_or(package.upgrade, |of| of.patient_as(package.upgrade)));
             versions.push(VersionRef {
                 application: id.application.clone(),
                 number: id.number,
@@ -161,7 +164,7 @@ impl Compiler<'_> {
             deployments: parts.deployments.into_values().collect(),
             configs: parts.configs.into_values().map(|(_, config)| config).collect(),
             images: parts.images.into_values().collect(),
-            upgrade: UpgradePolicy::default(),
+            upgrade: upgrade.unwrap_or_default(),
         };
         if problems.is_empty()
             && let Err(error) = envelope::seal(&bundle, &self.cloud.key)

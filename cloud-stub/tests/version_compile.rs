@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use wherry_bundle::Digest;
+use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{Deployment, Layer, Protocol, RestartPolicy, Strategy, User};
 use wherry_cloud::image::ImageInfo;
 use wherry_cloud::template::place::Treatment;
@@ -199,8 +200,10 @@ fn every_mistake_is_told_with_file_line_and_path() {
         ),
         (
             "          workingDir: /srv",
-            "          lifecycle: {}",
-            &*format!("web.yaml:26: {container}.lifecycle: not supported"),
+            "          lifecycle: { postStart: {} }",
+            &*format!(
+                "web.yaml:26: {container}.lifecycle.postStart: not supported: let the program do it, or a container of its own"
+            ),
         ),
         (
             "          workingDir: /srv",
@@ -452,6 +455,26 @@ fn a_package_that_no_loader_made_is_checked_too() {
 }
 
 #[test]
+fn a_version_says_when_it_is_good() {
+    let load_with = |upgrade: &str| {
+        let folder = package(WEB);
+        let path = folder.path().join("version.yaml");
+        std::fs::write(&path, format!("{VERSION}{upgrade}")).unwrap();
+        load(&path)
+    };
+    assert_eq!(load_with("").unwrap().upgrade, UpgradePolicy::default());
+    let upgrade = load_with("upgrade: { stableSeconds: 5, holdSecondsMax: 0 }\n").unwrap().upgrade;
+    let expected =
+        UpgradePolicy { stable_seconds: 5, hold_seconds_max: 0, ..UpgradePolicy::default() };
+    assert_eq!(upgrade, expected);
+    let problems = load_with("upgrade: { bootsMax: -1, stable: 3 }\n").unwrap_err();
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), 2, "{texts:#?}");
+    assert!(texts.iter().any(|t| t.contains("upgrade.bootsMax: must be a whole number from 0")));
+    assert!(texts.iter().any(|t| t.contains("upgrade.stable: not supported")));
+}
+
+#[test]
 fn a_link_does_not_lead_out_of_the_folder() {
     let folder = package(WEB);
     let outside = tempfile::NamedTempFile::new().unwrap();
@@ -635,10 +658,156 @@ data: { key.pem: c2VjcmV0 }
 stringData: { string: text }
 ";
 
+/// More of them, in the Pod below.
+const HONOURED_HEALTH: [(&str, &str, &str); 31] = [
+    ("Container.startupProbe", "startupProbe:", "livenessProbe:"),
+    ("Container.readinessProbe", "readinessProbe:", "startupProbe:"),
+    ("Container.livenessProbe", "livenessProbe:", "readinessProbe:"),
+    ("Container.lifecycle", "lifecycle: { preStop: { sleep: { seconds: 3 } } }", "tty: false"),
+    ("Probe.exec", "exec:", "tcpSocket:"),
+    ("Probe.httpGet", "httpGet:", "tcpSocket:"),
+    ("Probe.tcpSocket", "tcpSocket:", "exec:"),
+    ("Probe.initialDelaySeconds", "initialDelaySeconds: 1", "initialDelaySeconds: 2"),
+    ("Probe.periodSeconds", "periodSeconds: 2", "periodSeconds: 3"),
+    ("Probe.timeoutSeconds", "timeoutSeconds: 3", "timeoutSeconds: 4"),
+    ("Probe.successThreshold", "successThreshold: 4", "successThreshold: 5"),
+    ("Probe.failureThreshold", "failureThreshold: 5", "failureThreshold: 6"),
+    ("ExecAction.command", "command: [ask]", "command: [ask, more]"),
+    ("HTTPGetAction.path", "path: /ready", "path: /live"),
+    ("HTTPGetAction.path", "path: /ready", "path: ready"),
+    ("HTTPGetAction.port", "port: admin", "port: 80"),
+    ("HTTPGetAction.port", "port: admin", "port: nobody"),
+    ("HTTPGetAction.scheme", "scheme: HTTP", "scheme: HTTPS"),
+    ("HTTPGetAction.httpHeaders", "httpHeaders: [{ name: X-A, value: b }]", "httpHeaders: []"),
+    ("HTTPHeader.name", "name: X-A", "name: X-B"),
+    ("HTTPHeader.name", "name: X-A", "name: 'X-A:'"),
+    ("HTTPHeader.value", "value: b", "value: c"),
+    ("TCPSocketAction.port", "port: 5432", "port: 5433"),
+    ("Lifecycle.preStop", "preStop: { sleep: { seconds: 3 } }", ""),
+    ("LifecycleHandler.sleep", "sleep: { seconds: 3 }", "exec: { command: [bye] }"),
+    ("LifecycleHandler.exec", "sleep: { seconds: 3 }", "exec: { command: [bye, bye] }"),
+    ("LifecycleHandler.httpGet", "sleep: { seconds: 3 }", "httpGet: { port: 9 }"),
+    ("LifecycleHandler.tcpSocket", "sleep: { seconds: 3 }", "tcpSocket: { port: 9 }"),
+    ("LifecycleHandler.sleep", "sleep: { seconds: 3 }", "sleep: {}"),
+    ("SleepAction.seconds", "seconds: 3", "seconds: 4"),
+    ("SleepAction.seconds", "seconds: 3", "seconds: 31"),
+];
+
+const HEALTH: &str = "apiVersion: v1
+kind: Pod
+metadata: { name: web }
+spec:
+  containers:
+    - name: one
+      ports: [{ containerPort: 8081, name: admin }]
+      startupProbe:
+        exec: { command: [ask] }
+        initialDelaySeconds: 1
+        periodSeconds: 2
+        timeoutSeconds: 3
+        failureThreshold: 5
+      readinessProbe:
+        httpGet: { port: admin, path: /ready, scheme: HTTP, httpHeaders: [{ name: X-A, value: b }] }
+        successThreshold: 4
+      livenessProbe:
+        tcpSocket: { port: 5432 }
+      lifecycle: { preStop: { sleep: { seconds: 3 } } }
+";
+
+#[test]
+fn probes_are_what_kubernetes_makes_of_them() {
+    let compiled = compiled(HEALTH).unwrap();
+    let container = &web(&compiled).pod.containers[0];
+    let with = |check| Probe {
+        check,
+        initial_delay_seconds: 0,
+        period_seconds: 10,
+        timeout_seconds: 1,
+        success_threshold: 1,
+        failure_threshold: 3,
+    };
+    let startup = Probe {
+        initial_delay_seconds: 1,
+        period_seconds: 2,
+        timeout_seconds: 3,
+        failure_threshold: 5,
+        ..with(Check::Exec { args: vec!["ask".into()] })
+    };
+    let headers = vec![("X-A".into(), "b".into())];
+    let get = Check::HttpGet { port: 8081, path: "/ready".into(), headers };
+    let expected = Probes {
+        startup: Some(startup),
+        readiness: Some(Probe { success_threshold: 4, ..with(get) }),
+        liveness: Some(with(Check::TcpConnect { port: 5432 })),
+    };
+    assert_eq!(container.probes, expected);
+    assert_eq!(container.pre_stop, Some(PreStop::Sleep { seconds: 3 }));
+}
+
+#[test]
+fn mistakes_in_probes_are_told_with_their_paths() {
+    let container = "spec.containers[0]";
+    for (line, changed, problem) in [
+        (
+            "        tcpSocket: { port: 5432 }",
+            "        grpc: { port: 5432 }",
+            format!(
+                "web.yaml:18: {container}.livenessProbe.grpc: not supported: use exec, httpGet or tcpSocket"
+            ),
+        ),
+        (
+            "        tcpSocket: { port: 5432 }",
+            "        successThreshold: 2\n        tcpSocket: { port: 5432 }",
+            format!(
+                "web.yaml:18: {container}.livenessProbe.successThreshold: must be 1 for a startup or liveness probe"
+            ),
+        ),
+        (
+            "        tcpSocket: { port: 5432 }",
+            "        exec: { command: [] }\n        tcpSocket: { port: 5432 }",
+            format!("web.yaml:17: {container}.livenessProbe: has more than one handler"),
+        ),
+        (
+            "        tcpSocket: { port: 5432 }",
+            "        periodSeconds: 0",
+            format!(
+                "web.yaml:17: {container}.livenessProbe: needs one of exec, httpGet and tcpSocket"
+            ),
+        ),
+        (
+            "httpGet: { port: admin,",
+            "httpGet: { host: other, port: admin,",
+            format!(
+                "web.yaml:15: {container}.readinessProbe.httpGet.host: not supported: the pod's own address is asked"
+            ),
+        ),
+        (
+            "port: admin",
+            "port: nobody",
+            format!(
+                "web.yaml:15: {container}.readinessProbe.httpGet.port: this container has no port of the name `nobody`"
+            ),
+        ),
+        (
+            "scheme: HTTP,",
+            "scheme: HTTPS,",
+            format!(
+                "web.yaml:15: {container}.readinessProbe.httpGet.scheme: only HTTP is supported: use exec with a client of the image for HTTPS"
+            ),
+        ),
+    ] {
+        assert!(HEALTH.contains(line), "{line}");
+        let problems = compiled(&HEALTH.replacen(line, changed, 1)).unwrap_err();
+        assert!(problems.contains(&problem), "{problem}\nis not in\n{problems:#?}");
+    }
+}
+
 #[test]
 fn no_honoured_field_is_ignored() {
     let mut tested = std::collections::BTreeSet::new();
-    for (text, cases) in [(WEB, &HONOURED[..]), (ELSEWHERE, &HONOURED_ELSEWHERE[..])] {
+    for (text, cases) in
+        [(WEB, &HONOURED[..]), (ELSEWHERE, &HONOURED_ELSEWHERE[..]), (HEALTH, &HONOURED_HEALTH[..])]
+    {
         let before = compiled(text).unwrap();
         for (field, line, changed) in cases {
             assert!(text.contains(line), "{field}: {line}");

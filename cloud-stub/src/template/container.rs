@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::health::Probes;
 use wherry_bundle::model::{
     CAPABILITIES, Container, Image, Mount, Port, Protocol, Resources, is_container_path,
 };
@@ -10,7 +9,7 @@ use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
 use super::quantity::{cpu_millis, memory_bytes};
-use super::{Context, shapes};
+use super::{Context, health, shapes};
 use crate::image::ImageInfo;
 use crate::image::reference::familiar;
 
@@ -52,6 +51,9 @@ pub(super) fn container(
         reference: image.reference.clone(),
         layers: image.layers.clone(),
     });
+    let ports: Vec<Port> = ports.into_iter().collect::<Option<_>>()?;
+    let probes = health::probes(&object, &ports);
+    let pre_stop = health::pre_stop(&object, &ports);
     Some(Container {
         name: name?,
         image: image.digest,
@@ -60,12 +62,12 @@ pub(super) fn container(
         working_dir: working_dir.unwrap_or(Some(image.working_dir))?,
         user: image.user,
         capabilities: capabilities?,
-        ports: ports.into_iter().collect::<Option<_>>()?,
+        ports,
         resources: resources?,
         mounts: mounts?,
         stop_signal: image.stop_signal,
-        probes: Probes::default(),
-        pre_stop: None,
+        probes: probes?,
+        pre_stop: pre_stop?,
     })
 }
 

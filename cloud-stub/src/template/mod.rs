@@ -6,6 +6,7 @@
 
 mod config;
 mod container;
+mod health;
 pub mod place;
 mod quantity;
 pub mod shapes;

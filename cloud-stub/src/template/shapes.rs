@@ -19,7 +19,7 @@ pub const META: Shape = Shape {
 
 /// All of them, in the order of this file: for documentation, and for the
 /// test that no honoured field is ignored.
-pub const ALL: [&Shape; 24] = [
+pub const ALL: [&Shape; 32] = [
     &META,
     &TEMPLATE_META,
     &DEPLOYMENT,
@@ -31,6 +31,14 @@ pub const ALL: [&Shape; 24] = [
     &POD,
     &POD_SPEC,
     &CONTAINER,
+    &PROBE,
+    &EXEC_ACTION,
+    &HTTP_GET,
+    &HTTP_HEADER,
+    &TCP_SOCKET,
+    &LIFECYCLE,
+    &LIFECYCLE_HANDLER,
+    &SLEEP,
     &ENV_VAR,
     &CONTAINER_PORT,
     &RESOURCES,
@@ -111,9 +119,65 @@ pub const CONTAINER: Shape = Shape {
         honoured("volumeMounts"),
         honoured("workingDir"),
         honoured("securityContext"),
+        honoured("startupProbe"),
+        honoured("livenessProbe"),
+        honoured("readinessProbe"),
+        honoured("lifecycle"),
         no_effect("imagePullPolicy", "images come with the version"),
     ],
 };
+
+pub const PROBE: Shape = Shape {
+    kind: "Probe",
+    fields: &[
+        honoured("exec"),
+        honoured("httpGet"),
+        honoured("tcpSocket"),
+        refused("grpc", "use exec, httpGet or tcpSocket"),
+        honoured("initialDelaySeconds"),
+        honoured("periodSeconds"),
+        honoured("timeoutSeconds"),
+        honoured("successThreshold"),
+        honoured("failureThreshold"),
+        refused("terminationGracePeriodSeconds", "the pod's own grace counts"),
+    ],
+};
+
+pub const EXEC_ACTION: Shape = Shape { kind: "ExecAction", fields: &[honoured("command")] };
+
+pub const HTTP_GET: Shape = Shape {
+    kind: "HTTPGetAction",
+    fields: &[
+        honoured("path"),
+        honoured("port"),
+        honoured("httpHeaders"),
+        honoured("scheme"),
+        refused("host", "the pod's own address is asked"),
+    ],
+};
+
+pub const HTTP_HEADER: Shape =
+    Shape { kind: "HTTPHeader", fields: &[honoured("name"), honoured("value")] };
+
+pub const TCP_SOCKET: Shape = Shape {
+    kind: "TCPSocketAction",
+    fields: &[honoured("port"), refused("host", "the pod's own address is asked")],
+};
+
+pub const LIFECYCLE: Shape = Shape {
+    kind: "Lifecycle",
+    fields: &[
+        honoured("preStop"),
+        refused("postStart", "let the program do it, or a container of its own"),
+    ],
+};
+
+pub const LIFECYCLE_HANDLER: Shape = Shape {
+    kind: "LifecycleHandler",
+    fields: &[honoured("exec"), honoured("httpGet"), honoured("tcpSocket"), honoured("sleep")],
+};
+
+pub const SLEEP: Shape = Shape { kind: "SleepAction", fields: &[honoured("seconds")] };
 
 pub const ENV_VAR: Shape = Shape {
     kind: "EnvVar",

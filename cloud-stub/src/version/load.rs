@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use wherry_bundle::Name;
-use wherry_bundle::limits::{CONFIG_BYTES_MAX, DEPLOYMENTS_MAX, TEXT_BYTES_MAX};
+use wherry_bundle::health::UpgradePolicy;
+use wherry_bundle::limits::{
+    CONFIG_BYTES_MAX, DEPLOYMENTS_MAX, TEXT_BYTES_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX,
+};
 use wherry_bundle::model::is_relative_path;
 
 use super::{Component, Contents, Number, PackageConfig, ProductType, Source, VersionPackage};
@@ -21,12 +24,18 @@ const VERSION: Shape = Shape {
         honoured("productType"),
         honoured("components"),
         honoured("configurationFiles"),
+        honoured("upgrade"),
     ],
 };
 
 const COMPONENT: Shape = Shape {
     kind: "component",
     fields: &[honoured("name"), honoured("image"), honoured("template"), honoured("startAfter")],
+};
+
+const UPGRADE: Shape = Shape {
+    kind: "upgrade",
+    fields: &[honoured("stableSeconds"), honoured("bootsMax"), honoured("holdSecondsMax")],
 };
 
 const CONFIGURATION: Shape = Shape {
@@ -72,6 +81,8 @@ fn read(path: &Path, file: &str, problems: &Problems) -> Option<VersionPackage> 
     let configs = object.get("configurationFiles").map_or(Some(Vec::new()), |place| {
         place.items().iter().map(|place| configuration(place, folder)).collect()
     });
+    let upgrade =
+        object.get("upgrade").map_or(Some(UpgradePolicy::default()), |place| upgrade(&place));
     Some(VersionPackage {
         application: application?,
         number: number?,
@@ -79,7 +90,22 @@ fn read(path: &Path, file: &str, problems: &Problems) -> Option<VersionPackage> 
         product_type: product_type?,
         components: components?,
         configs: configs?,
+        upgrade: upgrade?,
     })
+}
+
+/// When the version is good, when it has failed, and for how long it may be
+/// held back.
+fn upgrade(place: &Place<'_>) -> Option<UpgradePolicy> {
+    let object = place.object(&UPGRADE)?;
+    let default = UpgradePolicy::default();
+    let number = |field: &str, max: u32, default: u32| {
+        object.get(field).map_or(Some(default), |place| place.int(0, i64::from(max)))
+    };
+    let stable = number("stableSeconds", UPGRADE_SECONDS_MAX, default.stable_seconds);
+    let boots = number("bootsMax", UPGRADE_BOOTS_MAX, default.boots_max);
+    let hold = number("holdSecondsMax", UPGRADE_SECONDS_MAX, default.hold_seconds_max);
+    Some(UpgradePolicy { stable_seconds: stable?, boots_max: boots?, hold_seconds_max: hold? })
 }
 
 fn number(place: &Place<'_>) -> Option<Number> {

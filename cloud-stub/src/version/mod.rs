@@ -12,6 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use wherry_bundle::Name;
+use wherry_bundle::health::UpgradePolicy;
 
 pub use compile::{Compiled, compile};
 pub use load::load;
@@ -26,6 +27,7 @@ pub struct VersionPackage {
     pub product_type: ProductType,
     pub components: Vec<Component>,
     pub configs: Vec<PackageConfig>,
+    pub upgrade: UpgradePolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
