@@ -15,6 +15,8 @@ use wherry_bundle::{Digest, Generation, Name};
 use crate::architecture;
 use crate::clock::now_millis;
 use crate::cloud::Cloud;
+use crate::db::rollout::Given;
+use crate::db::site::Queued;
 use crate::db::version::StoredVersion;
 use crate::db::{self, DbError};
 use crate::image::{ImageInfo, reference::familiar};
@@ -274,17 +276,31 @@ fn store(
     cloud.db.write(|tx| {
         let version = &request.version;
         let row = db::version::load(tx, version)?.row;
-        let mut issued = Vec::new();
+        let (mut given, mut queued) = (Vec::new(), Vec::new());
+        // By name: the first of each site begins, the others have their turns.
+        let mut begun: BTreeSet<String> = BTreeSet::new();
+        let mut prepared = prepared;
+        prepared.sort_by(|a, b| a.node.name.cmp(&b.node.name));
         for Prepared { node, mut bundle } in prepared {
             // It may have been removed since it was selected.
             db::node::show(tx, &node.name)?;
             bundle.generation = db::rollout::next_generation(tx, &node.name)?;
             let sealed = envelope::seal(&bundle, &cloud.key).map_err(|e| refused(&node, &e))?;
             db::rollout::assign(tx, &node.name, &version.application, row)?;
-            db::rollout::issue(tx, &node.name, bundle.generation, &sealed)?;
-            issued.push((node.name, bundle.generation));
+            let (site, generation) = (db::site::of(&node).map(str::to_owned), bundle.generation);
+            match &site {
+                Some(site) if !begun.insert(site.clone()) => {
+                    queued.push((node.name.clone(), site.clone(), generation, sealed));
+                }
+                Some(_) | None => db::rollout::issue(tx, &node.name, generation, &sealed)?,
+            }
+            given.push(Given { node: node.name, site, generation });
         }
-        let id = db::rollout::add(tx, version, &request.nodes, &issued, now_millis())?;
+        let id = db::rollout::add(tx, version, &request.nodes, &given, now_millis())?;
+        for (node, site, generation, envelope) in &queued {
+            let (generation, envelope) = (*generation, envelope.as_slice());
+            db::site::queue(tx, id, &Queued { node, site, generation, envelope })?;
+        }
         Ok(db::rollout::show(tx, id)?)
     })
 }
@@ -300,7 +316,7 @@ fn dry_run(
             .map(|Prepared { mut node, .. }| {
                 let next = db::rollout::last_generation(c, &node.name)?.0 + 1;
                 node.generation_wanted = Generation(next);
-                Ok(db::rollout::rollout_node(node, Generation(next)))
+                Ok(db::rollout::rollout_node(node, Generation(next), false, false))
             })
             .collect::<Result<_, DbError>>()
     })?;

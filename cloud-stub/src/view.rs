@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wherry_bundle::message::{ContainerState, Event, LogLine, Phase, PodPhase, PodStatus, Refused};
+use wherry_bundle::message::{
+    ContainerState, Event, Failed, Held, LogLine, Phase, PodPhase, PodStatus, Refused,
+};
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
 use crate::version::ProductType;
@@ -80,6 +82,9 @@ pub struct Node {
     pub generation: Generation,
     pub phase: Option<Phase>,
     pub refused: Option<Refused>,
+    /// The last generation that failed there.
+    pub failed: Option<Failed>,
+    pub held: Option<Held>,
     pub pods_available: u32,
     pub pods_total: u32,
 }
@@ -180,6 +185,10 @@ pub struct RolloutNode {
     pub generation: Generation,
     pub phase: Option<Phase>,
     pub refused: Option<Refused>,
+    pub failed: Option<Failed>,
+    pub held: Option<Held>,
+    /// The node of its site that did not get there.
+    pub stopped_by: Option<Name>,
     pub online: bool,
     pub last_seen: Option<u64>,
     pub pods_available: u32,
@@ -190,11 +199,24 @@ pub struct RolloutNode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RolloutState {
+    /// Waits for the nodes of its site that come before it.
+    Queued,
+    /// One of these did not get there: it will not be issued.
+    Stopped,
     /// Issued; the node has not taken it up, or never said anything.
     Issued,
+    /// The node keeps it back and says why in `held`.
+    Held,
     /// Taken up, not all pods are available.
     UnderWay,
+    /// All pods are available, not yet for long enough.
+    Stabilising,
+    /// It is good.
     Done,
+    /// The node went back from it and says why in `failed`.
+    RolledBack,
+    /// The node says why in `failed`; it had nothing to go back to.
+    Failed,
     /// The node says why in `refused`.
     Refused,
     /// A newer generation was issued since.

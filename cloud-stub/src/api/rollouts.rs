@@ -13,7 +13,7 @@ use crate::cloud::Cloud;
 use crate::db;
 use crate::limits::ROLLOUTS_LISTED_MAX;
 use crate::rollout;
-use crate::view::{Rollout, RolloutRequest};
+use crate::view::{Rollout, RolloutNode, RolloutRequest, RolloutState};
 
 type Shared = State<Arc<Cloud>>;
 
@@ -48,7 +48,8 @@ pub(super) async fn start(
     let dry_run = request.dry_run;
     let Json(started) = json(&cloud, move |cloud| rollout::start(cloud, &request)).await?;
     if !dry_run {
-        for node in &started.nodes {
+        let queued = |node: &&RolloutNode| node.state == RolloutState::Queued;
+        for node in started.nodes.iter().filter(|node| !queued(node)) {
             // Stored, so it is published when the broker is back.
             if let Err(error) = cloud.publish_desired(&node.name).await {
                 log::warn!("the rollout waits for the broker: {error}");

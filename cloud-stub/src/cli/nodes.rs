@@ -182,6 +182,14 @@ fn detail(detail: &NodeDetail) -> String {
         (false, None) => "never seen".into(),
     };
     let uptime = detail.uptime_seconds.map(|s| time::short(Duration::from_secs(s)));
+    let failed = node.failed.as_ref().map_or("-".into(), |failed| {
+        let lines = failed.lines.iter().map(|line| format!("\n    {line}"));
+        format!("generation {}: {}{}", failed.generation, failed.cause, lines.collect::<String>())
+    });
+    let held = node
+        .held
+        .as_ref()
+        .map_or("-".into(), |held| format!("generation {} by {}", held.generation, held.by));
     let refused = node.refused.as_ref().map_or("-".into(), |refused| {
         format!("generation {}: {}", refused.generation, refused.reason)
     });
@@ -201,6 +209,8 @@ fn detail(detail: &NodeDetail) -> String {
         ("Generation", format!("{} of {}", node.generation, node.generation_wanted)),
         ("Phase", node.phase.as_ref().map_or("-".into(), phase_text)),
         ("Refused", refused),
+        ("Failed", failed),
+        ("Held", held),
         ("Last error", last_error),
         ("Wherry", or_dash(&detail.wherry_version)),
         ("Kernel", or_dash(&detail.kernel)),

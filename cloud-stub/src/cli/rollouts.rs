@@ -7,7 +7,7 @@ use super::client::{CliError, Client};
 use super::output::{print, table};
 use super::{Output, time};
 use crate::clock::now_millis;
-use crate::view::{self, RolloutNode, RolloutRequest, VersionId, phase_text};
+use crate::view::{self, RolloutNode, RolloutRequest, RolloutState, VersionId, phase_text};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Rollout {
@@ -90,18 +90,38 @@ fn status(rollout: &view::Rollout) -> String {
             format!("{}/{}", node.pods_available, node.pods_total),
             if node.online { "online".into() } else { "offline".into() },
             time::ago(now, node.last_seen),
-            node.refused.as_ref().map_or("-".into(), |refused| refused.reason.clone()),
+            why(node),
         ]
     };
     let rows: Vec<_> = rollout.nodes.iter().map(row).collect();
-    let headings =
-        ["NODE", "STATE", "GENERATION", "PHASE", "PODS", "CONNECTION", "SEEN", "REFUSED"];
+    let headings = ["NODE", "STATE", "GENERATION", "PHASE", "PODS", "CONNECTION", "SEEN", "WHY"];
     title + &table(headings, &rows)
+}
+
+/// Why it is not there, or not yet.
+fn why(node: &RolloutNode) -> String {
+    let text = match node.state {
+        RolloutState::Refused => node.refused.as_ref().map(|refused| refused.reason.clone()),
+        RolloutState::RolledBack | RolloutState::Failed => {
+            node.failed.as_ref().map(|failed| failed.cause.to_string())
+        }
+        RolloutState::Held => node.held.as_ref().map(|held| held.by.clone()),
+        RolloutState::Stopped => {
+            node.stopped_by.as_ref().map(|by| format!("{by} of its site did not get there"))
+        }
+        RolloutState::Queued
+        | RolloutState::Issued
+        | RolloutState::UnderWay
+        | RolloutState::Stabilising
+        | RolloutState::Done
+        | RolloutState::Superseded => None,
+    };
+    text.unwrap_or_else(|| "-".into())
 }
 
 fn rows(all: &[view::Rollout]) -> String {
     let row = |rollout: &view::Rollout| {
-        let done = rollout.nodes.iter().filter(|n| n.state == view::RolloutState::Done).count();
+        let done = rollout.nodes.iter().filter(|n| n.state == RolloutState::Done).count();
         [
             rollout.id.map_or("-".into(), |id| id.to_string()),
             rollout.version.to_string(),

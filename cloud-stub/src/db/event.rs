@@ -100,14 +100,19 @@ pub fn last_error(connection: &Connection, node: &Name) -> Result<Option<Event>,
         EventKind::LayerFailed,
         EventKind::ContainerFailed,
         EventKind::StoreRecovered,
+        EventKind::GenerationFailed,
+        EventKind::ContainerUnhealthy,
     ];
     let kinds: Vec<String> = kinds.iter().map(error::to_json).collect::<Result<_, _>>()?;
     let mut statement = connection.prepare_cached(
-        "SELECT event FROM event WHERE node = ?1 AND kind IN (?2, ?3, ?4, ?5)
+        "SELECT event FROM event WHERE node = ?1 AND kind IN (?2, ?3, ?4, ?5, ?6, ?7)
          ORDER BY seq DESC LIMIT 1",
     )?;
     let text: Option<String> = statement
-        .query_row(params![node.as_str(), kinds[0], kinds[1], kinds[2], kinds[3]], |row| row.get(0))
+        .query_row(
+            params![node.as_str(), kinds[0], kinds[1], kinds[2], kinds[3], kinds[4], kinds[5]],
+            |row| row.get(0),
+        )
         .optional()?;
     text.map(|text| error::json(&text)).transpose()
 }

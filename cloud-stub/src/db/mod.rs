@@ -13,6 +13,7 @@ pub mod image;
 pub mod node;
 pub mod project;
 pub mod rollout;
+pub mod site;
 pub mod version;
 
 use std::path::Path;

@@ -214,6 +214,8 @@ impl NodeRow {
             generation: status.as_ref().map(|status| status.generation).unwrap_or_default(),
             phase: status.as_ref().map(|status| status.phase.clone()),
             refused: status.as_ref().and_then(|status| status.refused.clone()),
+            failed: status.as_ref().and_then(|status| status.failed.clone()),
+            held: status.as_ref().and_then(|status| status.held.clone()),
             pods_available: count(pods.iter().filter(|pod| is_available(pod)).count()),
             pods_total: count(pods.len()),
         };

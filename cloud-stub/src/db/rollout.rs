@@ -1,10 +1,12 @@
 //! What was issued to which node, and by which rollout.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use wherry_bundle::{Generation, Name};
 
 use super::error::{self, DbError, What};
-use super::node;
+use super::{node, site};
 use crate::limits::ROLLOUTS_LISTED_MAX;
 use crate::view::{Rollout, RolloutNode, RolloutState, VersionId};
 
@@ -67,7 +69,7 @@ pub fn last_generation(connection: &Connection, node: &Name) -> Result<Generatio
     Ok(Generation(last.unwrap_or(0)))
 }
 
-/// Keeps the envelope that replaces the one before.
+/// Keeps the envelope that replaces the one before, and any that waits.
 ///
 /// # Errors
 /// The database's.
@@ -77,6 +79,7 @@ pub fn issue(
     generation: Generation,
     envelope: &[u8],
 ) -> Result<(), DbError> {
+    site::forget(connection, node)?;
     connection.execute(
         "INSERT INTO issued (node, generation, envelope) VALUES (?1, ?2, ?3)
          ON CONFLICT (node) DO UPDATE SET
@@ -103,7 +106,16 @@ pub fn envelope(connection: &Connection, node: &Name) -> Result<Option<Vec<u8>>,
     Ok(connection.query_row(sql, [node.as_str()], |row| row.get(0)).optional()?)
 }
 
-/// Records a rollout and what it issued; its number.
+/// What a rollout gives to a node, now or in its turn.
+#[derive(Clone, Debug)]
+pub struct Given {
+    pub node: Name,
+    /// Whose nodes take turns.
+    pub site: Option<String>,
+    pub generation: Generation,
+}
+
+/// Records a rollout and what it gives; its number.
 ///
 /// # Errors
 /// The database's.
@@ -111,7 +123,7 @@ pub fn add(
     connection: &Connection,
     version: &VersionId,
     selector: &str,
-    issued: &[(Name, Generation)],
+    given: &[Given],
     now: u64,
 ) -> Result<u64, DbError> {
     let id = connection.query_row(
@@ -120,10 +132,10 @@ pub fn add(
         params![version.application.as_str(), version.number.to_string(), selector, now],
         |row| row.get(0),
     )?;
-    for (node, generation) in issued {
+    for Given { node, site, generation } in given {
         connection.execute(
-            "INSERT INTO rollout_node (rollout, node, generation) VALUES (?1, ?2, ?3)",
-            params![id, node.as_str(), generation.0],
+            "INSERT INTO rollout_node (rollout, node, site, generation) VALUES (?1, ?2, ?3, ?4)",
+            params![id, node.as_str(), site, generation.0],
         )?;
     }
     Ok(id)
@@ -160,32 +172,66 @@ pub fn show(connection: &Connection, id: u64) -> Result<Rollout, DbError> {
         )
         .optional()?
         .ok_or_else(|| DbError::not_found(What::Rollout, id))?;
-    let mut statement = connection.prepare_cached(
-        "SELECT node, generation FROM rollout_node WHERE rollout = ?1 ORDER BY node",
-    )?;
-    let rows = statement
-        .query_map([id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?
-        .collect::<Result<Vec<_>, _>>()?;
-    let nodes = rows
-        .into_iter()
-        .map(|(name, generation)| {
-            let node = node::show(connection, &error::name(&name)?)?;
-            Ok(rollout_node(node, Generation(generation)))
-        })
-        .collect::<Result<_, DbError>>()?;
+    let mut nodes = Vec::new();
+    let mut sites: BTreeMap<String, Vec<RolloutNode>> = BTreeMap::new();
+    for (name, site, wanted) in site::order(connection, id)? {
+        let node = one(connection, &name, wanted)?;
+        match site {
+            Some(site) => sites.entry(site).or_default().push(node),
+            None => nodes.push(node),
+        }
+    }
+    for mut of_site in sites.into_values() {
+        site::mark_stopped(&mut of_site);
+        nodes.extend(of_site);
+    }
     let version = error::version_id(&application, &number)?;
     Ok(Rollout { id: Some(id), version, selector, created_at, nodes })
 }
 
-/// How far `node` is with `wanted`.
+/// The nodes of one site in a rollout, in the order of their turns.
+///
+/// # Errors
+/// The database's.
+pub fn nodes_of_site(
+    connection: &Connection,
+    id: u64,
+    site: &str,
+) -> Result<Vec<RolloutNode>, DbError> {
+    let own = site::order(connection, id)?.into_iter();
+    let own = own.filter(|(_, of, _)| of.as_deref() == Some(site));
+    own.map(|(name, _, wanted)| one(connection, &name, wanted)).collect()
+}
+
+fn one(connection: &Connection, name: &Name, wanted: Generation) -> Result<RolloutNode, DbError> {
+    let queued = site::is_queued(connection, name, wanted)?;
+    let superseded = last_generation(connection, name)? > wanted;
+    Ok(rollout_node(node::show(connection, name)?, wanted, queued, superseded))
+}
+
+/// How far `node` is with `wanted`. `queued`: that waits for its turn;
+/// `superseded`: a newer one was given to it.
 #[must_use]
-pub fn rollout_node(node: crate::view::Node, wanted: Generation) -> RolloutNode {
+pub fn rollout_node(
+    node: crate::view::Node,
+    wanted: Generation,
+    queued: bool,
+    superseded: bool,
+) -> RolloutNode {
+    let state = match (queued, superseded) {
+        (true, _) => RolloutState::Queued,
+        (false, true) => RolloutState::Superseded,
+        (false, false) => state(&node, wanted),
+    };
     RolloutNode {
-        state: state(&node, wanted),
+        state,
         generation_wanted: wanted,
         generation: node.generation,
         phase: node.phase,
         refused: node.refused,
+        failed: node.failed,
+        held: node.held,
+        stopped_by: None,
         online: node.online,
         last_seen: node.last_seen,
         pods_available: node.pods_available,
@@ -196,27 +242,34 @@ pub fn rollout_node(node: crate::view::Node, wanted: Generation) -> RolloutNode 
 
 fn state(node: &crate::view::Node, wanted: Generation) -> RolloutState {
     use wherry_bundle::message::Phase;
-    if node.generation_wanted > wanted {
-        return RolloutState::Superseded;
-    }
+    let failed = node.failed.as_ref().is_some_and(|failed| failed.generation == wanted);
     if node.generation < wanted {
         // 0: not even the generation of what was refused could be trusted.
         let refused = node.refused.as_ref();
         let ours = refused.is_some_and(|r| r.generation == wanted || r.generation.0 == 0);
-        return if ours { RolloutState::Refused } else { RolloutState::Issued };
+        let held = node.held.as_ref().is_some_and(|held| held.generation == wanted);
+        return match (failed, ours, held) {
+            (true, _, _) => RolloutState::RolledBack,
+            (false, true, _) => RolloutState::Refused,
+            (false, false, true) => RolloutState::Held,
+            (false, false, false) => RolloutState::Issued,
+        };
     }
     match node.phase {
         Some(Phase::Good) => RolloutState::Done,
-        Some(
-            Phase::Empty | Phase::Fetching { .. } | Phase::Rolling { .. } | Phase::Stabilising,
-        )
-        | None => RolloutState::UnderWay,
+        Some(Phase::Stabilising) => RolloutState::Stabilising,
+        Some(Phase::Empty | Phase::Fetching { .. } | Phase::Rolling { .. }) | None if failed => {
+            RolloutState::Failed
+        }
+        Some(Phase::Empty | Phase::Fetching { .. } | Phase::Rolling { .. }) | None => {
+            RolloutState::UnderWay
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::message::{Phase, Refused, Status};
+    use wherry_bundle::message::{Cause, Failed, Phase, Refused, Status};
 
     use super::*;
     use crate::db::node::tests::{name, new_node, online, with_node};
@@ -238,7 +291,8 @@ mod tests {
         let roll = |generation| {
             db.write(|tx| {
                 issue(tx, &name("gw-1"), Generation(generation), b"envelope")?;
-                add(tx, &version, "*", &[(name("gw-1"), Generation(generation))], 5)
+                let generation = next_generation(tx, &name("gw-1"))?;
+                add(tx, &version, "*", &[Given { node: name("gw-1"), site: None, generation }], 5)
             })
         };
         let first = roll(1).unwrap();
@@ -258,8 +312,20 @@ mod tests {
         assert_eq!(state(first), RolloutState::Refused);
         said(online(1, Phase::Fetching { bytes_done: 1, bytes_total: 2 }));
         assert_eq!(state(first), RolloutState::UnderWay);
+        said(online(1, Phase::Stabilising));
+        assert_eq!(state(first), RolloutState::Stabilising);
         said(online(1, Phase::Good));
         assert_eq!(state(first), RolloutState::Done);
+        let fails = |generation, phase| {
+            let Status::Online(mut status) = online(generation, phase) else { unreachable!() };
+            let cause = Cause::BootLoop { boots: 4 };
+            status.failed = Some(Failed { generation: Generation(1), cause, lines: Vec::new() });
+            Status::Online(status)
+        };
+        said(fails(0, Phase::Good));
+        assert_eq!(state(first), RolloutState::RolledBack);
+        said(fails(1, Phase::Rolling { pods_done: 0, pods_total: 1 }));
+        assert_eq!(state(first), RolloutState::Failed);
         let second = roll(2).unwrap();
         assert_eq!(state(first), RolloutState::Superseded);
         assert_eq!(state(second), RolloutState::Issued);

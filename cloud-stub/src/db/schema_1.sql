@@ -102,11 +102,21 @@ CREATE TABLE rollout (
 CREATE TABLE rollout_node (
     rollout    INTEGER NOT NULL REFERENCES rollout (id),
     node       TEXT NOT NULL REFERENCES node (name) ON DELETE CASCADE,
+    site       TEXT, -- whose nodes take turns
     generation INTEGER NOT NULL,
     PRIMARY KEY (rollout, node)
 ) STRICT;
 
 CREATE INDEX rollout_node_node ON rollout_node (node);
+
+-- Bundles that wait for their turn, at most one a node.
+CREATE TABLE queued (
+    node       TEXT PRIMARY KEY REFERENCES node (name) ON DELETE CASCADE,
+    rollout    INTEGER NOT NULL REFERENCES rollout (id),
+    site       TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    envelope   BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE event (
     node  TEXT NOT NULL REFERENCES node (name) ON DELETE CASCADE,

@@ -1,4 +1,5 @@
-//! Statuses into the database.
+//! Statuses into the database, and the turns of a site's nodes that follow
+//! from them.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ pub(super) async fn run(cloud: Arc<Cloud>, inbox: Arc<Inbox>) {
         inbox.status_came.notified().await;
         let statuses = inbox.take_statuses();
         let now = now_millis();
-        cloud
+        let due = cloud
             .blocking(move |cloud| {
                 let stored = cloud.db.write(|tx| {
                     for (node, arrived) in &statuses {
@@ -31,12 +32,21 @@ pub(super) async fn run(cloud: Arc<Cloud>, inbox: Arc<Inbox>) {
                             log::debug!("a status of `{node}`, which is no node here");
                         }
                     }
-                    Ok::<(), db::DbError>(())
+                    // What a site waited for may have come.
+                    db::site::advance(tx)
                 });
-                if let Err(error) = stored {
+                stored.unwrap_or_else(|error| {
                     log::error!("statuses are not stored: {error}");
-                }
+                    Vec::new()
+                })
             })
             .await;
+        for node in due {
+            log::info!("{node} has its turn");
+            // Stored, so it is published when the broker is back.
+            if let Err(error) = cloud.publish_desired(&node).await {
+                log::warn!("the rollout waits for the broker: {error}");
+            }
+        }
     }
 }

@@ -88,7 +88,7 @@ pub struct Node {
     events: Receiver<Result<Event, ConnectionError>>,
     /// Those that came while something else was waited for.
     messages: RefCell<VecDeque<Publish>>,
-    name: String,
+    pub name: String,
 }
 
 impl Node {
