@@ -50,6 +50,11 @@ fn read(clock: ClockId) -> u64 {
 
 impl WallNanos {
     #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0 / NANOS_A_SECOND
+    }
+
+    #[must_use]
     pub fn millis(self) -> WallMillis {
         WallMillis(self.0 / 1_000_000)
     }

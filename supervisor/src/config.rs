@@ -16,6 +16,7 @@ use wherry_bundle::{Digest, Name};
 use wherry_runtime::init::InitConfig;
 
 use crate::subnet::Subnet;
+use crate::window::{Window, Zone};
 
 pub const CONFIG_PATH: &str = "/etc/wherry/wherry.toml";
 pub const RUN_DIR: &str = "/run/wherry";
@@ -33,6 +34,8 @@ const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const CONFIG_BYTES_MAX: usize = 64 * 1024;
 /// More keys than that nobody can tell apart; a rotation needs two.
 const TRUSTED_KEYS_MAX: usize = 8;
+/// Update windows, and files that hold: a page of them nobody understands.
+const UPDATE_ENTRIES_MAX: usize = 16;
 /// `IFNAMSIZ` of the kernel, less the NUL.
 const BRIDGE_BYTES_MAX: usize = 15;
 
@@ -52,8 +55,19 @@ pub struct Config {
     pub dns: Vec<IpAddr>,
     /// Size of one log file; a container has two.
     pub log_file_bytes_max: u64,
+    pub update: Update,
     /// For `wherry init` only.
     pub init: InitConfig,
+}
+
+/// When newer generations may be taken up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Empty: at any time.
+    pub windows: Vec<Window>,
+    pub zone: Zone,
+    /// While one of them is there, nothing newer is taken up.
+    pub hold_files: Vec<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -140,6 +154,12 @@ impl RunDir {
         self.0.join("wherry.sock")
     }
 
+    /// Is there while an operator holds newer generations.
+    #[must_use]
+    pub fn hold(&self) -> PathBuf {
+        self.0.join("hold")
+    }
+
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger.bin")
@@ -177,6 +197,8 @@ struct File {
     network: NetworkTable,
     #[serde(default)]
     logs: LogsTable,
+    #[serde(default)]
+    update: UpdateTable,
     init: Option<init::InitTable>,
 }
 
@@ -200,6 +222,16 @@ struct NetworkTable {
 #[serde(deny_unknown_fields)]
 struct LogsTable {
     file_bytes_max: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateTable {
+    #[serde(default)]
+    windows: Vec<String>,
+    time_zone: Option<String>,
+    #[serde(default)]
+    hold_files: Vec<PathBuf>,
 }
 
 type Wrong = (&'static str, String);
@@ -238,6 +270,7 @@ impl File {
             subnet,
             dns: self.network.dns.unwrap_or_default(),
             log_file_bytes_max,
+            update: self.update.check()?,
             init,
         })
     }
@@ -254,6 +287,25 @@ impl BrokerTable {
             return Err(("broker.port", "use 1 to 65535".into()));
         }
         Ok(Broker { host: self.host, port, password: self.password.unwrap_or_default() })
+    }
+}
+
+impl UpdateTable {
+    fn check(self) -> Result<Update, Wrong> {
+        let at_most = |key, count| {
+            let what = format!("at most {UPDATE_ENTRIES_MAX} are of use");
+            if count > UPDATE_ENTRIES_MAX { Err((key, what)) } else { Ok(()) }
+        };
+        at_most("update.windows", self.windows.len())?;
+        at_most("update.hold_files", self.hold_files.len())?;
+        let window = |text: &String| text.parse().map_err(|what| ("update.windows", what));
+        let zone = self.time_zone.map_or(Ok(Zone::default()), |text| text.parse());
+        let file = |path: PathBuf| folder("update.hold_files", Some(path), "");
+        Ok(Update {
+            windows: self.windows.iter().map(window).collect::<Result<_, _>>()?,
+            zone: zone.map_err(|what| ("update.time_zone", what))?,
+            hold_files: self.hold_files.into_iter().map(file).collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -347,7 +399,9 @@ mod tests {
         let text = "node = \"gw-1\"\ntrusted_keys = [\"KEY\", \"KEY\"]\ndata_dir = \"/d\"\n\
             run_dir = \"/r/w\"\ncgroup = \"w-2\"\n[broker]\nhost = \"10.0.0.1\"\nport = 1884\n\
             password = \"p\"\n[network]\nbridge = \"br7\"\nsubnet = \"10.9.0.0/16\"\n\
-            dns = [\"10.0.0.53\", \"fe80::1\"]\n[logs]\nfile_bytes_max = 20000\n";
+            dns = [\"10.0.0.53\", \"fe80::1\"]\n[logs]\nfile_bytes_max = 20000\n\
+            [update]\nwindows = [\"daily 02:00-04:00\"]\ntime_zone = \"EST5\"\n\
+            hold_files = [\"/run/app/busy\"]\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -357,6 +411,9 @@ mod tests {
         assert_eq!(config.subnet.to_string(), "10.9.0.0/16");
         assert_eq!(config.dns.len(), 2);
         assert_eq!(config.log_file_bytes_max, 20_000);
+        assert_eq!(config.update.windows, ["daily 02:00-04:00".parse().unwrap()]);
+        assert_eq!(config.update.zone, "EST5".parse().unwrap());
+        assert_eq!(config.update.hold_files, [PathBuf::from("/run/app/busy")]);
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
     }
 
@@ -411,6 +468,9 @@ mod tests {
             (file(good, "[network]\nbridge = \"a-bridge-too-far\""), "network.bridge"),
             (file(good, "[network]\nsubnet = \"10.0.0.0/8\""), "network.subnet"),
             (file(good, "[logs]\nfile_bytes_max = 10"), "logs.file_bytes_max"),
+            (file(good, "[update]\nwindows = [\"often\"]"), "update.windows"),
+            (file(good, "[update]\ntime_zone = \"Europe/Berlin\""), "update.time_zone"),
+            (file(good, "[update]\nhold_files = [\"x\"]"), "update.hold_files"),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(&format!("key `{key}`")), "{key}: {error}");

@@ -17,3 +17,4 @@ pub mod logs;
 pub mod store;
 pub mod subnet;
 pub mod supervisor;
+pub mod window;

@@ -60,6 +60,11 @@ pub enum Command {
         all: bool,
         place: Place,
     },
+    /// Newer generations are kept back, or no longer.
+    Hold {
+        hold: bool,
+        place: Place,
+    },
     Version,
     Help(Topic),
 }
@@ -189,6 +194,8 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
             Command::Logs { query, times, place, output }
         }
         Topic::Stop => Command::Stop { all, place },
+        Topic::Hold => Command::Hold { hold: true, place },
+        Topic::Release => Command::Hold { hold: false, place },
         Topic::Version => Command::Version,
         Topic::General => Command::Help(Topic::General),
     })
@@ -314,6 +321,8 @@ mod tests {
                     place: Place { config: None, run_dir: Some("/r".into()) },
                 },
             ),
+            ("hold", Command::Hold { hold: true, place: place.clone() }),
+            ("release", Command::Hold { hold: false, place: place.clone() }),
             ("version", Command::Version),
             ("--version", Command::Version),
             ("help", Command::Help(Topic::General)),

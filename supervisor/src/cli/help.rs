@@ -18,12 +18,14 @@ pub enum Topic {
     Events,
     Logs,
     Stop,
+    Hold,
+    Release,
     Version,
 }
 
 impl Topic {
     #[cfg(test)]
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
@@ -37,6 +39,8 @@ impl Topic {
         Self::Events,
         Self::Logs,
         Self::Stop,
+        Self::Hold,
+        Self::Release,
         Self::Version,
     ];
 
@@ -56,6 +60,8 @@ impl Topic {
             "events" => Self::Events,
             "logs" => Self::Logs,
             "stop" => Self::Stop,
+            "hold" => Self::Hold,
+            "release" => Self::Release,
             "version" => Self::Version,
             _ => return None,
         })
@@ -77,6 +83,8 @@ impl Topic {
             Self::Events => "events",
             Self::Logs => "logs",
             Self::Stop => "stop",
+            Self::Hold => "hold",
+            Self::Release => "release",
             Self::Version => "version",
         }
     }
@@ -108,6 +116,7 @@ impl Topic {
                 "--output",
             ],
             Self::Stop => &["--all"],
+            Self::Hold | Self::Release => &[],
         };
         own.iter().chain(&PLACE).copied().collect()
     }
@@ -130,6 +139,8 @@ pub fn text(topic: Topic) -> String {
         Topic::Events => EVENTS,
         Topic::Logs => LOGS,
         Topic::Stop => STOP,
+        Topic::Hold => HOLD,
+        Topic::Release => RELEASE,
         Topic::Version => VERSION,
     };
     let place = if topic.options().contains(&"--run-dir") { PLACE_PAGE } else { "" };
@@ -148,6 +159,8 @@ usage: wherry COMMAND [OPTIONS]
   describe POD      everything about a pod
   logs POD          what a pod's containers print
   events            what happened of late
+  hold              keep newer generations back for now
+  release           let newer generations come again
   stop              end the node; containers run on (--all: remove them)
   init              be the machine's first program, and run the node
   reboot            stop the pods with their grace, then reboot
@@ -309,6 +322,23 @@ over.
 examples:
   wherry stop
   wherry stop --all
+";
+
+const HOLD: &str = "\
+usage: wherry hold [OPTIONS]
+
+Keeps newer generations from being taken up, until `wherry release`, a reboot,
+or the time that their version allows. What is under way goes through. The
+cloud sees what is held, and why.
+
+";
+
+const RELEASE: &str = "\
+usage: wherry release [OPTIONS]
+
+Ends `wherry hold`. Files that hold and update windows (section [update] of the
+configuration) count as before.
+
 ";
 
 const VERSION: &str = "\

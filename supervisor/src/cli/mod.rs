@@ -75,6 +75,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Reboot => Ok(machine::reboot()?),
         Command::PowerOff => Ok(machine::power_off()?),
         Command::Check { config, output } => check::check(config.as_deref(), output, out),
+        Command::Hold { hold, place } => Ok(process::hold(&socket(&place)?, hold, out)?),
         Command::Ps { place, output } => show::ps(&socket(&place)?, output, out),
         Command::Status { place, output } => show::status(&socket(&place)?, output, out),
         Command::Describe { pod, place, output } => {

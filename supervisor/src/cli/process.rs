@@ -135,6 +135,18 @@ pub(super) fn stop(socket: &Path, all: bool, out: &mut impl Write) -> Result<(),
     Ok(writeln!(out, "the node has ended, {what}")?)
 }
 
+pub(super) fn hold(socket: &Path, hold: bool, out: &mut impl Write) -> Result<(), ProcessError> {
+    let Response::Done = ask(socket, &Request::Hold { hold })? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    let what = if hold {
+        "newer generations are held, as long as their versions allow"
+    } else {
+        "no operator holds newer generations any more"
+    };
+    Ok(writeln!(out, "{what}")?)
+}
+
 /// False once it has ended, even if nobody has reaped it: the state is the
 /// word after the name in parentheses (`proc_pid_stat(5)`).
 fn is_running(pid: u32) -> bool {

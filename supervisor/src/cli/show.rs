@@ -65,6 +65,15 @@ pub(super) fn status(socket: &Path, output: Output, out: &mut impl Write) -> Res
     if let Some(refused) = &node.refused {
         line("refused", refused.reason.clone())?;
     }
+    if let Some(failed) = &node.failed {
+        line("failed", format!("generation {}: {}", failed.generation, failed.cause))?;
+        for text in &failed.lines {
+            line("", text.clone())?;
+        }
+    }
+    if let Some(held) = &node.held {
+        line("held", format!("generation {} by {}", held.generation, held.by))?;
+    }
     let available = node.pods.iter().filter(|pod| pod.phase == PodPhase::Available).count();
     line("pods", format!("{available} of {} available", node.pods.len()))?;
     for pod in &node.pods {

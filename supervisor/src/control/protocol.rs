@@ -9,7 +9,7 @@ use wherry_bundle::message::{Event, LogLine, LogQuery, NodeStatus, PodStatus};
 use wherry_bundle::model::{Port, RestartPolicy};
 
 /// Changes whenever the postcard form of a type here does.
-pub const SCHEMA: u8 = 1;
+pub const SCHEMA: u8 = 2;
 /// A request is a name and a few numbers.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// The largest response is the status of a full node: 128 pods of 16
@@ -29,6 +29,9 @@ pub enum Request {
     /// Ends the node: [`Response::Ending`]. With `all` every pod and all that
     /// was made for it goes too.
     Stop { all: bool },
+    /// Keeps newer generations from being taken up, or lets them:
+    /// [`Response::Done`].
+    Hold { hold: bool },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,23 +134,24 @@ mod tests {
             follow: true,
         });
         for (request, form) in [
-            (Request::Status, "0100"),
-            (Request::Describe { pod: name("web") }, "010103776562"),
-            (Request::Events { tail: 20 }, "010214"),
-            (logs, "0103057765622d3101046c696f6e01ac020001"),
-            (Request::Stop { all: true }, "010401"),
+            (Request::Status, "0200"),
+            (Request::Describe { pod: name("web") }, "020103776562"),
+            (Request::Events { tail: 20 }, "020214"),
+            (logs, "0203057765622d3101046c696f6e01ac020001"),
+            (Request::Stop { all: true }, "020401"),
+            (Request::Hold { hold: true }, "020501"),
         ] {
             assert_eq!(hex(&request), form, "{request:?}");
             let bytes = wire::encode(SCHEMA, &request).unwrap();
             assert_eq!(wire::decode::<Request>(SCHEMA, &bytes).unwrap(), request);
         }
         for (response, form) in [
-            (Response::Pods(vec![]), "010100"),
-            (Response::Events(vec![]), "010200"),
-            (Response::LogLines(vec![]), "010300"),
-            (Response::Done, "0104"),
-            (Response::Ending { pid: 300 }, "0105ac02"),
-            (Response::Error("no".into()), "0106026e6f"),
+            (Response::Pods(vec![]), "020100"),
+            (Response::Events(vec![]), "020200"),
+            (Response::LogLines(vec![]), "020300"),
+            (Response::Done, "0204"),
+            (Response::Ending { pid: 300 }, "0205ac02"),
+            (Response::Error("no".into()), "0206026e6f"),
         ] {
             assert_eq!(hex(&response), form, "{response:?}");
         }

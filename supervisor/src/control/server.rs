@@ -243,9 +243,10 @@ mod tests {
             |Ask { request, answer }| match request {
                 Request::Events { tail } => answer.send(Response::Ending { pid: tail }).is_ok(),
                 Request::Stop { .. } => false,
-                Request::Status | Request::Describe { .. } | Request::Logs(_) => {
-                    answer.send(Response::Error("why".into())).is_ok()
-                }
+                Request::Status
+                | Request::Describe { .. }
+                | Request::Logs(_)
+                | Request::Hold { .. } => answer.send(Response::Error("why".into())).is_ok(),
             },
         );
         (server.unwrap(), path)

@@ -212,3 +212,40 @@ fn what_a_pod_wants_to_do_before_it_stops_is_done() {
     wait_good(&mut rig, 2);
     assert_eq!(pods(&rig, "web").len(), 1);
 }
+
+#[test]
+fn what_is_held_waits_and_never_for_longer_than_its_version_allows() {
+    let mut rig = Rig::new("held");
+    let layer = rig.layer();
+    let cloud = Cloud::start(&rig);
+    rig.start();
+    rig.out(&["hold"]);
+    // Nothing runs yet that a hold could protect.
+    cloud.desire(sealed(&quick(1, layer, vec![web(SERVES)])));
+    cloud.event("generation 1 is good");
+    let before = container_pids(&rig);
+
+    cloud.desire(sealed(&quick(2, layer, vec![web("exec sleep 2000000")])));
+    cloud.event("generation 2 is held: an operator");
+    let held = cloud.status("what is held", |status| status.held.is_some());
+    assert_eq!(held.held.map(|held| held.generation.0), Some(2));
+    assert!(rig.out(&["status"]).contains("generation 2 by an operator"));
+    // It is no refusal, and a supervisor that comes back holds it too.
+    kill(Pid::from_raw(rig.pids().1), Signal::SIGKILL).unwrap();
+    rig.wait("the hold again", |rig| {
+        let status = rig.cli(&["status", "-o", "json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        status["held"]["generation"] == 2
+    });
+    assert_eq!(container_pids(&rig), before);
+    rig.out(&["release"]);
+    wait_good(&mut rig, 2);
+    assert!(rig.json(&["status"])["held"].is_null());
+
+    rig.out(&["hold"]);
+    let mut short = quick(3, layer, vec![web(SERVES)]);
+    short.upgrade.hold_seconds_max = 2;
+    cloud.desire(sealed(&short));
+    cloud.event("generation 3 is held");
+    wait_good(&mut rig, 3);
+}

@@ -59,7 +59,7 @@ impl Node {
                 log::warn!("no connection to the broker: {why}");
                 self.cloud = CloudLink { connected: false, last_error: Some(why) };
             }
-            AgentEvent::Desired { bytes, token } => self.judge(bytes, token, now),
+            AgentEvent::Desired { bytes, token } => self.judge(bytes, Some(token), now),
             AgentEvent::Command(command) => self.command(command, now),
             AgentEvent::LayerDone(layer) => {
                 self.observed.layers.insert(layer);
@@ -77,19 +77,14 @@ impl Node {
         }
     }
 
-    pub(super) fn judge(&mut self, bytes: Vec<u8>, token: AckToken, now: Millis) {
+    pub(super) fn judge(&mut self, bytes: Vec<u8>, token: Option<AckToken>, now: Millis) {
         let trusted = &self.config.trusted_keys;
         match judge(&bytes, trusted, &self.config.node, self.durable.held()) {
             Verdict::TakeUp(bundle) => {
-                if let Err(error) = self.durable.take_up(&bundle, &bytes, self.bundle.as_ref()) {
-                    log::error!("generation {} is not taken up yet: {error}", bundle.generation);
-                    self.uncommitted = Some((bytes, token, now.saturating_add(COMMIT_RETRY)));
-                    return;
+                if let Some((bundle, bytes)) = self.hold(bundle, bytes, now) {
+                    // Acknowledged once it is durable.
+                    return self.take_up(*bundle, bytes, token, now);
                 }
-                self.interim = None;
-                self.desire(*bundle);
-                let text = format!("generation {} taken up", self.desired.generation);
-                self.tell(EventKind::BundleTakenUp, "", &text, now);
             }
             Verdict::Same => log::debug!("the current bundle came once more"),
             Verdict::Failed => log::info!("the bundle that failed came once more"),
@@ -105,9 +100,35 @@ impl Node {
                 }
             }
         }
-        // What came before this one need not be committed any more.
+        self.settled(token);
+    }
+
+    /// Makes `bundle` what the node works towards. If the disk does not take
+    /// it, it is tried again.
+    pub(super) fn take_up(
+        &mut self,
+        bundle: Bundle,
+        envelope: Vec<u8>,
+        token: Option<AckToken>,
+        now: Millis,
+    ) {
+        if let Err(error) = self.durable.take_up(&bundle, &envelope, self.bundle.as_ref()) {
+            log::error!("generation {} is not taken up yet: {error}", bundle.generation);
+            self.uncommitted = Some((envelope, token, now.saturating_add(COMMIT_RETRY)));
+            return;
+        }
+        self.interim = None;
+        self.forget_waiting();
+        self.desire(bundle);
+        let text = format!("generation {} taken up", self.desired.generation);
+        self.tell(EventKind::BundleTakenUp, "", &text, now);
+        self.settled(token);
+    }
+
+    /// What came before this one need not be committed any more.
+    fn settled(&mut self, token: Option<AckToken>) {
         self.uncommitted = None;
-        if let Some(agent) = &self.agent {
+        if let (Some(agent), Some(token)) = (&self.agent, token) {
             agent.ack_desired(token);
         }
     }

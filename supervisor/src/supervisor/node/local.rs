@@ -36,6 +36,10 @@ impl Node {
             Request::Events { tail } => {
                 Response::Events(self.recent.tail(usize::try_from(tail).unwrap_or(usize::MAX)))
             }
+            Request::Hold { hold } => match self.set_hold(hold) {
+                Ok(()) => Response::Done,
+                Err(error) => Response::Error(error),
+            },
             Request::Logs(_) => Response::Error("logs are read by the connection".into()),
             Request::Stop { all } => {
                 log::info!("told to stop{}", if all { " and to remove every pod" } else { "" });

@@ -6,6 +6,7 @@
 
 mod cloud;
 mod health;
+mod hold;
 mod interim;
 mod launcher;
 mod local;
@@ -20,6 +21,7 @@ use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::seal::SELF_EXE;
 
+use self::hold::Waiting;
 use self::interim::Interim;
 use super::describe::Descriptions;
 use super::durable::Durable;
@@ -72,7 +74,10 @@ pub struct Node {
     /// Bytes done and wanted of the transfer under way.
     progress: Option<(u64, u64)>,
     /// An envelope that could not be committed yet, and when to try again.
-    uncommitted: Option<(Vec<u8>, AckToken, Millis)>,
+    uncommitted: Option<(Vec<u8>, Option<AckToken>, Millis)>,
+    /// A newer bundle that is held, and when to look at that again.
+    waiting: Option<Waiting>,
+    look_again: Millis,
     health: HealthSpecs,
     probes: Probes,
     /// What ran before was somebody else's.
@@ -124,6 +129,8 @@ impl Node {
             wake_at: None,
             progress: None,
             uncommitted: None,
+            waiting: None,
+            look_again: Millis(0),
             health: HealthSpecs::default(),
             probes: Probes::default(),
             born: now,
@@ -197,6 +204,7 @@ impl Node {
         if let Some((bytes, token, _)) = self.uncommitted.take_if(|(_, _, at)| *at <= now) {
             self.judge(bytes, token, now);
         }
+        let hold_at = self.end_hold(now);
         self.tend_health(now)?;
         let interim_at = self.end_interim(now);
         // Before anything is started: a generation that makes the machine
@@ -220,11 +228,13 @@ impl Node {
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
         let probe_at = self.probes.wake_at();
-        self.wake_at =
-            [wake_at, interim_at, purge_at, verdict_at, status_at, commit_at, retry_at, probe_at]
-                .into_iter()
-                .flatten()
-                .min();
+        self.wake_at = [
+            wake_at, interim_at, purge_at, verdict_at, status_at, commit_at, retry_at, probe_at,
+            hold_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         Ok(())
     }
 

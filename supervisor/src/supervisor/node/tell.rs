@@ -23,7 +23,7 @@ impl Node {
             last_good: self.durable.last_good(),
             refused: self.durable.refused(),
             failed: self.durable.failed(),
-            held: None,
+            held: self.held(),
             outbox: self.durable.outbox(),
             now,
         })
