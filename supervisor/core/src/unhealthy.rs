@@ -39,16 +39,20 @@ pub(crate) fn restart(
             ending.killing = true;
             ending.attempts = Attempts::default();
         }
-        let (pod, container) = (name.clone(), container.clone());
+        let (pod, container, grace) = (name.clone(), container.clone(), pod.grace);
         if ending.killing {
             draft.attempt(&mut ending.attempts, Action::KillContainer { pod, container });
         } else {
-            draft.wake(ending.kill_at);
             // As with pods: a second signal may mean something else.
             if ending.attempts.count == 0 || ending.attempts.failed {
                 let action = Action::TerminateContainer { pod, container };
                 draft.attempt(&mut ending.attempts, action);
             }
+            if ending.attempts.count == 0 {
+                // One for an earlier run is still unanswered.
+                ending.kill_at = draft.now.saturating_add(grace);
+            }
+            draft.wake(ending.kill_at);
         }
         known.ending = Some(ending);
     }

@@ -15,11 +15,12 @@ use wherry_tests::power::report::{Kind, Run};
 use wherry_tests::power::{guest, seed};
 
 /// What is done on an architecture: cuts, states, states of the control.
-const PLANS: [(Arch, usize, usize, usize); 2] =
-    [(Arch::Aarch64, 15, 200, 40), (Arch::Armv7, 6, 100, 20)];
+type Plan = (Arch, usize, usize, usize);
+const PLANS: [Plan; 2] = [(Arch::Aarch64, 15, 200, 40), (Arch::Armv7, 6, 100, 20)];
 /// The control's cache holds so many writes.
 const CACHED_WRITES: usize = 64;
-const ID: &str = "power";
+/// What is made for machines that run at the same time carries these.
+const IDS: [&str; 2] = ["power0", "power1"];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -33,30 +34,35 @@ fn main() -> ExitCode {
     };
     let interrupted = ctrlc::set_handler(|| {
         println!("interrupted: cleaning up");
-        sweep(ID);
+        IDS.iter().for_each(|id| sweep(id));
         std::process::exit(130);
     });
     if let Err(error) = interrupted {
         eprintln!("an interruption will not be cleaned up: {error}");
     }
-    let mut ok = true;
-    for (arch, cuts, states, control) in PLANS {
-        if !wanted.is_empty() && !wanted.contains(&arch) {
-            continue;
-        }
-        let done = volatile(arch, states, control).and_then(|()| killed(arch, cuts));
-        if let Err(error) = done {
-            println!("{arch}: FAILED: {error:#}");
-            ok = false;
-        }
-    }
+    let is_wanted = |arch| wanted.is_empty() || wanted.contains(&arch);
+    // An emulated machine has one processor, which takes one of this machine's.
+    let ok = std::thread::scope(|scope| {
+        let plans = PLANS.into_iter().zip(IDS).filter(|((arch, ..), _)| is_wanted(*arch));
+        let runs: Vec<_> = plans.map(|(plan, id)| scope.spawn(move || run(id, plan))).collect();
+        let ended: Vec<bool> = runs.into_iter().map(|run| run.join().unwrap_or(false)).collect();
+        ended.into_iter().all(|ok| ok)
+    });
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn killed(arch: Arch, count: usize) -> Result<()> {
+fn run(id: &str, (arch, cuts, states, control): Plan) -> bool {
+    let done = volatile(id, arch, states, control).and_then(|()| killed(id, arch, cuts));
+    if let Err(error) = &done {
+        println!("{arch}: FAILED: {error:#}");
+    }
+    done.is_ok()
+}
+
+fn killed(id: &str, arch: Arch, count: usize) -> Result<()> {
     let start = Instant::now();
     let seed = seed(&format!("{arch}: power cuts"), None);
-    let host = Host::new(ID)?;
+    let host = Host::new(id)?;
     let outcome = cuts(&host, arch, count, seed)?;
     println!(
         "{arch}: {} cuts, {} of them offline; after {} the new generation, after {} the last good \
@@ -80,9 +86,9 @@ fn killed(arch: Arch, count: usize) -> Result<()> {
     if outcome.failures.is_empty() { Ok(()) } else { bail!("{}", outcome.failures.join("\n")) }
 }
 
-fn volatile(arch: Arch, states: usize, control: usize) -> Result<()> {
+fn volatile(id: &str, arch: Arch, states: usize, control: usize) -> Result<()> {
     let seed = seed(&format!("{arch}: volatile cache"), None);
-    let host = Host::new(ID)?;
+    let host = Host::new(id)?;
     let mut plan = guest::plan(&host, arch, states, seed)?;
     let honoured = plan.carry_out(host.folder())?;
     honoured.record(&format!("{arch}: volatile cache"), &arch.to_string(), seed, Kind::States)?;

@@ -3,12 +3,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::crash::Outcome;
 
+/// Machines run side by side, and share the file.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const PATH: &str = "../target/reports/power.json";
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -71,6 +74,7 @@ impl Run {
     /// # Errors
     /// The file cannot be written.
     pub fn record(self) -> Result<()> {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PATH);
         let text = fs::read_to_string(&path).unwrap_or_default();
         let mut report: Report = serde_json::from_str(&text).unwrap_or_default();

@@ -39,40 +39,33 @@ impl Checker {
         self.seen = world.pods.keys().cloned().collect();
     }
 
-    pub fn check(
-        &mut self,
-        desired: &Desired,
-        observed: &Observed,
-        before: &Ledger,
-        plan: &Plan,
-        world: &World,
-    ) {
-        let turn = Turn { desired, observed, before, plan, now: world.now };
+    pub fn check(&mut self, turn: &Turn<'_>, world: &World) {
+        let Turn { desired, observed, before, plan, .. } = *turn;
         turn.is_orderly();
         if desired.generation == Generation(0) {
             assert_eq!(plan, &Plan { ledger: before.clone(), ..Plan::default() });
             return;
         }
-        self.learn(&turn, world);
+        self.learn(turn, world);
         for (name, pod) in &observed.pods {
             if turn.begins_to_stop(name) {
                 self.stop_began.insert(name.clone(), turn.now);
-                self.check_untouched(&turn, name, pod);
+                self.check_untouched(turn, name, pod);
             }
         }
         for (name, workload) in &desired.workloads {
-            self.check_availability(&turn, name, workload);
+            self.check_availability(turn, name, workload);
         }
         for action in &plan.actions {
-            self.forget_earlier_run(&turn, action);
-            self.check_pace(&turn, action);
+            self.forget_earlier_run(turn, action);
+            self.check_pace(turn, action);
             match action {
                 Action::CreatePod { pod, deployment, address } => {
                     let workload = &desired.workloads[deployment];
                     turn.check_places(deployment, workload);
                     turn.check_address(pod, *address, workload, world);
                     if self.seen.insert(pod.clone()) {
-                        self.check_dependencies(&turn, workload, deployment);
+                        self.check_dependencies(turn, workload, deployment);
                     }
                     assert!(!self.gone.contains(pod), "{pod}: serial used twice");
                     let here = workload.layers.iter().all(|l| observed.layers.contains(&l.digest));
@@ -83,14 +76,14 @@ impl Checker {
                     assert!(plan.ledger.pods[pod].stopping.is_none(), "{pod} stops and starts");
                 }
                 Action::TerminatePod { pod } => {
-                    self.check_drained(&turn, pod);
+                    self.check_drained(turn, pod);
                     let prepare = Action::PreStop { pod: pod.clone() };
                     let seen = &observed.pods[pod];
                     let due = seen.preparation.runs && seen.grace > Millis(0);
                     assert!(!due || self.asked.contains_key(&prepare), "{pod} is not prepared");
                 }
                 Action::PreStop { pod } => {
-                    self.check_drained(&turn, pod);
+                    self.check_drained(turn, pod);
                     assert!(observed.pods[pod].preparation.runs, "{pod} has nothing to prepare");
                 }
                 Action::TerminateContainer { pod, container } => {
@@ -104,7 +97,7 @@ impl Checker {
                     let early = told.is_none_or(|ago| ago < grace);
                     assert!(!early || grace == 0, "{pod} is killed early");
                 }
-                Action::KillPod { pod } => self.check_grace(&turn, pod),
+                Action::KillPod { pod } => self.check_grace(turn, pod),
                 Action::RemovePod { pod } => {
                     let runs = turn.observed.pods.get(pod);
                     let runs = runs.is_some_and(|p| p.containers.values().any(is_running));
@@ -113,7 +106,7 @@ impl Checker {
                 Action::Publish { publication } => {
                     for (name, service) in &publication.services {
                         for address in &service.pods {
-                            self.check_published(&turn, name, *address);
+                            self.check_published(turn, name, *address);
                         }
                     }
                 }
@@ -123,7 +116,7 @@ impl Checker {
         }
         for notice in &plan.notices {
             if notice.kind == EventKind::GenerationRunning {
-                assert!(desired.generation > self.running_told, "told twice");
+                assert_ne!(desired.generation, self.running_told, "told twice");
                 self.running_told = desired.generation;
             }
         }
@@ -141,6 +134,18 @@ impl Checker {
         if self.asked.get(action).is_some_and(|asked| *asked < since) {
             self.asked.remove(action);
             self.rows.remove(action);
+        }
+    }
+
+    /// A generation that counts as good is there, with all its pods available.
+    pub fn check_good(&self, desired: &Desired, observed: &Observed, ledger: &Ledger) {
+        for (name, workload) in &desired.workloads {
+            let own = observed.pods.iter().filter(|(_, pod)| pod.deployment == *name);
+            let up = own.filter(|(name, pod)| {
+                pod.hash == workload.hash
+                    && ledger.pods.get(*name).is_some_and(|entry| entry.available_since.is_some())
+            });
+            assert_eq!(up.count(), usize::from(workload.replicas), "{name}: good without its pods");
         }
     }
 

@@ -13,6 +13,7 @@ use wherry_core::{
     Workload,
 };
 
+use crate::bugs::{Bug, decide};
 use crate::world::World;
 
 /// One plan and its inputs.
@@ -22,6 +23,7 @@ pub struct Turn<'a> {
     pub before: &'a Ledger,
     pub plan: &'a Plan,
     pub now: Millis,
+    pub bug: Option<Bug>,
 }
 
 impl Turn<'_> {
@@ -32,13 +34,13 @@ impl Turn<'_> {
             assert!(asked.insert(action), "{action:?} twice");
         }
         assert!(self.plan.wake_at.is_none_or(|at| at > self.now), "wakes in the past");
-        let again = wherry_core::reconcile(self.desired, self.observed, self.before, self.now);
+        let again = decide(self.bug, self.desired, self.observed, self.before, self.now);
         assert_eq!(&again, self.plan, "the same inputs, another plan");
         // With all of it under way, there is nothing new to tell.
         let mut observed = self.observed.clone();
         observed.failures.clear();
         observed.in_flight.extend(self.plan.actions.iter().cloned());
-        let next = wherry_core::reconcile(self.desired, &observed, &self.plan.ledger, self.now);
+        let next = decide(self.bug, self.desired, &observed, &self.plan.ledger, self.now);
         assert!(next.notices.is_empty(), "told twice: {:?}", next.notices);
     }
 

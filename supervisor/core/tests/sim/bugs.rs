@@ -1,0 +1,130 @@
+//! Deliberate bugs, one an invariant: what the simulator must find. Each
+//! changes what goes into the reconciler or comes out of it; no other code
+//! has a switch for them.
+
+use wherry_bundle::Name;
+use wherry_core::ledger::{Attempts, PodLedger, Stopping};
+use wherry_core::{Action, Desired, Ledger, Millis, Observed, Plan, reconcile};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Stops available pods that nothing replaces.
+    StopsAvailablePods,
+    /// Makes a pod more than there may be.
+    SurgesTooFar,
+    IgnoresDependencies,
+    IgnoresBackOff,
+    /// Asks again for what is under way.
+    RepeatsActions,
+    KillsWithoutGrace,
+    /// Never takes anything away.
+    LeavesPodsBehind,
+    /// Takes changes of a config map for no change.
+    IgnoresNewForms,
+    /// Restarts the supervisor and forgets what the kernel publishes.
+    NeverPublishes,
+    /// Goes back to a generation that was never good.
+    GoesBackTooFar,
+    /// Takes up a generation once more that failed.
+    TriesAgain,
+    /// Judges each generation as good at once.
+    BelievesAnything,
+}
+
+impl Bug {
+    pub const ALL: [Self; 12] = [
+        Self::StopsAvailablePods,
+        Self::SurgesTooFar,
+        Self::IgnoresDependencies,
+        Self::IgnoresBackOff,
+        Self::RepeatsActions,
+        Self::KillsWithoutGrace,
+        Self::LeavesPodsBehind,
+        Self::IgnoresNewForms,
+        Self::NeverPublishes,
+        Self::GoesBackTooFar,
+        Self::TriesAgain,
+        Self::BelievesAnything,
+    ];
+}
+
+/// [`reconcile`], with a bug.
+pub fn decide(
+    bug: Option<Bug>,
+    desired: &Desired,
+    observed: &Observed,
+    ledger: &Ledger,
+    now: Millis,
+) -> Plan {
+    let Some(bug) = bug else { return reconcile(desired, observed, ledger, now) };
+    let (mut desired, mut observed, mut ledger) =
+        (desired.clone(), observed.clone(), ledger.clone());
+    match bug {
+        Bug::StopsAvailablePods => {
+            let mut pods = ledger.pods.values_mut();
+            let up = |pod: &&mut PodLedger| {
+                pod.available_since.is_some() && pod.published && pod.stopping.is_none()
+            };
+            if let Some(pod) = pods.find(up) {
+                pod.replace = true;
+                pod.stopping = None;
+                desired.workloads.values_mut().for_each(|workload| {
+                    workload.strategy = wherry_bundle::model::Strategy::Recreate;
+                });
+            }
+        }
+        Bug::SurgesTooFar => desired.workloads.values_mut().for_each(|w| w.replicas += 2),
+        Bug::IgnoresDependencies => {
+            desired.workloads.values_mut().for_each(|workload| workload.after.clear());
+        }
+        Bug::IgnoresBackOff => {
+            let pods = ledger.pods.values_mut();
+            let containers = pods.flat_map(|pod| pod.containers.values_mut());
+            containers.for_each(|container| container.attempts = Attempts::default());
+        }
+        Bug::RepeatsActions => observed.in_flight.clear(),
+        Bug::IgnoresNewForms => desired.workloads.values_mut().for_each(|workload| {
+            if let Some(pod) =
+                observed.pods.values().find(|pod| pod.restart_policy == workload.restart_policy)
+            {
+                workload.hash = pod.hash;
+            }
+        }),
+        Bug::KillsWithoutGrace
+        | Bug::LeavesPodsBehind
+        | Bug::NeverPublishes
+        | Bug::GoesBackTooFar
+        | Bug::TriesAgain
+        | Bug::BelievesAnything => {}
+    }
+    let mut plan = reconcile(&desired, &observed, &ledger, now);
+    match bug {
+        Bug::KillsWithoutGrace => {
+            for action in &mut plan.actions {
+                if let Action::TerminatePod { pod } = action {
+                    let pod: Name = pod.clone();
+                    if let Some(entry) = plan.ledger.pods.get_mut(&pod) {
+                        entry.stopping = Some(Stopping::Killing);
+                    }
+                    *action = Action::KillPod { pod };
+                }
+            }
+        }
+        Bug::LeavesPodsBehind => {
+            plan.actions.retain(|action| !matches!(action, Action::RemovePod { .. }));
+        }
+        Bug::NeverPublishes => {
+            plan.actions.retain(|action| !matches!(action, Action::Publish { .. }));
+        }
+        Bug::StopsAvailablePods
+        | Bug::SurgesTooFar
+        | Bug::IgnoresDependencies
+        | Bug::IgnoresBackOff
+        | Bug::RepeatsActions
+        | Bug::IgnoresNewForms
+        | Bug::GoesBackTooFar
+        | Bug::TriesAgain
+        | Bug::BelievesAnything => {}
+    }
+    plan
+}
