@@ -44,12 +44,13 @@ pub(crate) fn restart(
             draft.attempt(&mut ending.attempts, Action::KillContainer { pod, container });
         } else {
             // As with pods: a second signal may mean something else.
-            if ending.attempts.count == 0 || ending.attempts.failed {
+            let is_first = ending.attempts.count == 0;
+            if is_first || ending.attempts.failed {
                 let action = Action::TerminateContainer { pod, container };
                 draft.attempt(&mut ending.attempts, action);
             }
-            if ending.attempts.count == 0 {
-                // One for an earlier run is still unanswered.
+            if is_first {
+                // Not before: one for an earlier run may be unanswered still.
                 ending.kill_at = draft.now.saturating_add(grace);
             }
             draft.wake(ending.kill_at);
