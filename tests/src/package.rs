@@ -17,6 +17,8 @@ pub struct Package {
     pub components: Vec<Component>,
     /// Config maps of one file each: name of the map, of the file, and text.
     pub configs: Vec<[String; 3]>,
+    /// How long it has to run to be good; the cloud's default if `None`.
+    pub stable_seconds: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,13 @@ impl Package {
     #[must_use]
     pub fn new(number: &str, components: Vec<Component>) -> Self {
         let description = format!("version {number} of a test");
-        Self { number: number.into(), description, components, configs: Vec::new() }
+        Self {
+            number: number.into(),
+            description,
+            components,
+            configs: Vec::new(),
+            stable_seconds: None,
+        }
     }
 
     /// Creates the version in the cloud; its full number comes back.
@@ -80,6 +88,9 @@ impl Package {
             if !start_after.is_empty() {
                 text += &format!("    startAfter: [{}]\n", start_after.join(", "));
             }
+        }
+        if let Some(seconds) = self.stable_seconds {
+            text += &format!("upgrade: {{ stableSeconds: {seconds} }}\n");
         }
         if !self.configs.is_empty() {
             text += "configurationFiles:\n";

@@ -22,6 +22,12 @@ pub struct Shop<'a> {
     pub min_ready_seconds: u16,
     /// The text of `lion.properties`.
     pub properties: &'a str,
+    /// How long it has to run to be good.
+    pub stable_seconds: u32,
+    /// What a readiness probe asks of the web service, over HTTP.
+    pub ready_path: Option<&'a str>,
+    /// Without progress for so long it has failed.
+    pub deadline_seconds: u32,
     /// More environment of the lion: name and value.
     pub env: &'a [(&'a str, &'a str)],
 }
@@ -34,6 +40,9 @@ impl Default for Shop<'_> {
             replicas: 2,
             min_ready_seconds: 1,
             properties: "mane=long\n",
+            stable_seconds: 2,
+            ready_path: None,
+            deadline_seconds: 600,
             env: &[],
         }
     }
@@ -54,11 +63,21 @@ impl Shop<'_> {
         ]
         .map(|config| config.map(str::to_owned))
         .to_vec();
+        package.stable_seconds = Some(self.stable_seconds);
         package
     }
 
     fn web(&self) -> String {
-        let Self { number, lion, replicas, min_ready_seconds, .. } = self;
+        let Self { number, lion, replicas, min_ready_seconds, deadline_seconds, .. } = self;
+        let probe = self.ready_path.map_or(String::new(), |path| {
+            format!(
+                "          readinessProbe:
+            httpGet: {{ path: {path}, port: 8000 }}
+            periodSeconds: 1
+            timeoutSeconds: 5
+"
+            )
+        });
         let env: String = self
             .env
             .iter()
@@ -74,6 +93,7 @@ metadata:
 spec:
   replicas: {replicas}
   minReadySeconds: {min_ready_seconds}
+  progressDeadlineSeconds: {deadline_seconds}
   selector:
     matchLabels: {{ app: web }}
   strategy:
@@ -91,7 +111,7 @@ spec:
           ports:
             - containerPort: 8000
               hostPort: {WEB_PORT}
-          resources:
+{probe}          resources:
             limits: {{ cpu: 500m, memory: 64Mi }}
           volumeMounts:
             - name: nginx

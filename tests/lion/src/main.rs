@@ -11,6 +11,7 @@
 //! | `LION_HOG_MB` | takes so much memory |
 //! | `LION_STAMP` | prints `CLOCK_MONOTONIC` in nanoseconds, and does no more until it is killed |
 //!
+//! `GET /ready` is answered with the status `LION_READY` (200),
 //! `GET /exit/N` ends it with code N; any other path is answered with JSON.
 
 use std::io::{BufRead, BufReader, Write};
@@ -77,6 +78,7 @@ fn answer(mut stream: TcpStream, served: u64) -> std::io::Result<()> {
         println!("told to end with {code}");
         std::process::exit(code);
     }
+    let status = if path == "/ready" { number("LION_READY").unwrap_or(200) } else { 200 };
     let properties = std::env::var("LION_PROPERTIES")
         .ok()
         .and_then(|path| std::fs::read_to_string(path).ok())
@@ -91,7 +93,7 @@ fn answer(mut stream: TcpStream, served: u64) -> std::io::Result<()> {
     .to_string();
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status} Lion\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
 }

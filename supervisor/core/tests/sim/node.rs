@@ -77,8 +77,10 @@ impl Node {
         assert_eq!(view.pods.len(), plan.ledger.pods.len());
         self.ledger = plan.ledger.clone();
         self.desired.replace.clear();
+        let asked_by = self.desired.clone();
+        self.judge(&observed);
         for action in plan.actions.clone() {
-            self.world.ask(action, &self.desired);
+            self.world.ask(action, &asked_by);
         }
         plan
     }
