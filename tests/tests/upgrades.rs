@@ -35,7 +35,10 @@ fn twenty_upgrades_under_load_lose_no_request() {
         })?;
         ensure!(traffic.failed.is_empty(), "failed requests: {:?}", traffic.failed);
         let versions = traffic.seen.len();
-        ensure!(versions > usize::try_from(UPGRADES)?, "only {versions} versions answered: {traffic:?}");
+        ensure!(
+            versions > usize::try_from(UPGRADES)?,
+            "only {versions} versions answered: {traffic:?}"
+        );
         ensure!(bus == node.processes_of("bus")?, "the bus was touched");
         Ok(())
     });

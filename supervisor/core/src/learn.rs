@@ -208,7 +208,8 @@ fn learn_failures(ledger: &mut Ledger, draft: &mut Draft<'_>) {
             | Action::KillContainer { pod, container } => {
                 let Some(entry) = ledger.pods.get_mut(pod) else { continue };
                 let known = entry.containers.entry(container.clone()).or_default();
-                if let Some(ending) = &mut known.ending {
+                // One that was asked for an earlier run does not count.
+                if let Some(ending) = known.ending.as_mut().filter(|e| e.attempts.count > 0) {
                     ending.attempts.failed(now);
                 }
                 let text = format!("container {container} cannot be stopped: {error}");
