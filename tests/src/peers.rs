@@ -28,6 +28,9 @@ pub struct Peer {
     running: Vec<String>,
 }
 
+/// As many as are ever there at once.
+const LEFTOVERS_MAX: u32 = 4;
+
 /// Namespaces that a container does not make but joins, as `/proc/PID/ns`
 /// names them, with their files.
 type Joined = Vec<(&'static str, PathBuf)>;
@@ -37,6 +40,13 @@ impl Peer {
     #[must_use]
     pub fn new(program: &'static str, folder: &Path, rootfs: &Path) -> Self {
         let (folder, rootfs) = (folder.join(program), rootfs.to_owned());
+        // A run that was killed may have left some.
+        for number in 1..=LEFTOVERS_MAX {
+            let id = format!("{PREFIX}-{program}-{number}");
+            let mut delete = Command::new(program);
+            delete.args(["delete", "--force", &id]).stdout(Stdio::null()).stderr(Stdio::null());
+            let _ = delete.status();
+        }
         Self { program, folder, rootfs, count: 0, running: Vec::new() }
     }
 

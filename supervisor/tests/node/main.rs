@@ -5,6 +5,7 @@
 
 mod cloud;
 mod rig;
+mod steps;
 mod upgrades;
 
 use std::fs;
