@@ -135,6 +135,16 @@ impl Rig {
         node.wait().unwrap();
     }
 
+    /// As when the power goes away, but for the disk's cache: all processes
+    /// and all that was in RAM are gone.
+    pub fn lose_power(&mut self) {
+        self.kill();
+        self.clear();
+        fs::remove_dir_all(self.run_dir()).unwrap();
+        let bridge = format!("whtest{}", self.id);
+        let _ = Command::new("ip").args(["-n", &self.netns(), "link", "del", &bridge]).output();
+    }
+
     /// Waits for the end of a launcher that was told to end.
     pub fn ended(&mut self) -> bool {
         self.wait("the node's end", |rig| {
@@ -215,6 +225,13 @@ impl Rig {
     }
 
     fn sweep(&self) {
+        self.clear();
+        let _ = Command::new("ip").args(["netns", "del", &self.netns()]).output();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+
+    /// Ends all processes and takes away cgroups and mounts.
+    fn clear(&self) {
         for path in cgroups(&self.netns()) {
             for pid in fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
                 let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
@@ -234,8 +251,6 @@ impl Rig {
                 let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
             }
         }
-        let _ = Command::new("ip").args(["netns", "del", &self.netns()]).output();
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Supervisor and launcher killed after each single action of an upgrade, and
+//! Supervisor, launcher and the whole machine killed after each single action of an upgrade, and
 //! of the way back from one that fails: each time the node ends where it
 //! should, and nothing was restarted that need not be.
 //!
@@ -27,6 +27,8 @@ const QUIET: Duration = Duration::from_secs(30);
 enum Victim {
     Supervisor,
     Launcher,
+    /// Of the machine: all containers are gone too.
+    Power,
 }
 
 struct Site {
@@ -98,6 +100,10 @@ impl Site {
                 self.rig.kill();
                 self.rig.start();
             }
+            Victim::Power => {
+                self.rig.lose_power();
+                self.rig.start();
+            }
         }
         true
     }
@@ -141,9 +147,12 @@ fn every_step(id: &str, victim: Victim, good: bool) {
         }
         site.wait_settled(current);
         let what = format!("{victim:?} killed after action {count}");
-        assert_eq!(still(&site.rig), untouched, "{what}: a pod that stays was restarted");
         let pods = container_pids(&site.rig);
         assert_eq!(pods.len(), 3, "{what}: {pods:?}");
+        if matches!(victim, Victim::Power) {
+            continue;
+        }
+        assert_eq!(still(&site.rig), untouched, "{what}: a pod that stays was restarted");
         if !good {
             assert_eq!(pods, before, "{what}: a pod of the good generation was restarted");
         }
@@ -169,4 +178,14 @@ fn the_launcher_dies_at_every_step_of_an_upgrade() {
 #[test]
 fn the_launcher_dies_at_every_step_of_the_way_back() {
     every_step("lback", Victim::Launcher, false);
+}
+
+#[test]
+fn the_power_goes_at_every_step_of_an_upgrade() {
+    every_step("pow", Victim::Power, true);
+}
+
+#[test]
+fn the_power_goes_at_every_step_of_the_way_back() {
+    every_step("pback", Victim::Power, false);
 }
