@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod document;
 mod ends;
 mod health;
 mod replacement;

@@ -164,7 +164,7 @@ impl Scenario {
         self.observed.fetching.clear();
     }
 
-    fn perform(&mut self, action: &Action) {
+    pub fn perform(&mut self, action: &Action) {
         let text = line(action);
         if self.failing.iter().any(|start| text.starts_with(start.as_str())) {
             self.observed.failures.insert(action.clone(), "no luck".into());
@@ -222,7 +222,7 @@ impl Scenario {
 
 /// Such as `create web-1`; what is published as `publish db 1, web 2`, with
 /// the number of pods of each service.
-fn line(action: &Action) -> String {
+pub fn line(action: &Action) -> String {
     match action {
         Action::Fetch { layers } => format!("fetch {}", layers.len()),
         Action::CreatePod { pod, .. } => format!("create {pod}"),
