@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::statvfs;
 use sha2::{Digest as _, Sha256};
 use wherry_bundle::Digest;
 use wherry_bundle::model::Layer;
@@ -90,6 +91,20 @@ impl Layers {
     #[must_use]
     pub fn is_whole(&self, layer: &Layer) -> bool {
         fs::metadata(self.path(&layer.digest)).is_ok_and(|m| m.len() == layer.size_bytes)
+    }
+
+    /// Bytes that more files can take on this disk.
+    ///
+    /// # Errors
+    /// `statvfs(3)`'s.
+    pub fn free_bytes(&self) -> Result<u64, LayerError> {
+        let space = statvfs(&self.dir)
+            .map_err(|errno| io_error("look at the space of", &self.dir)(errno.into()))?;
+        // Their types differ between architectures.
+        #[allow(clippy::useless_conversion)]
+        let (blocks, size) =
+            (u64::from(space.blocks_available()), u64::from(space.fragment_size()));
+        Ok(blocks.saturating_mul(size))
     }
 
     /// Where the whole layer is, or will be.

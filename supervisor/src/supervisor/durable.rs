@@ -23,6 +23,9 @@ use crate::store::{
 
 /// Between tries to open a store whose disk is full or read-only.
 const RETRY: Millis = Millis(60_000);
+/// Of the disk, stays free for the store and the file system itself.
+const ROOM_MARGIN_BYTES: u64 = 4 * MIB;
+const MIB: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub struct Durable {
@@ -227,6 +230,30 @@ impl Durable {
             Ok(boots) => self.boots = boots,
             Err(error) => log::error!("this boot is not counted: {error}"),
         }
+    }
+
+    /// Whether the disk has room for what `bundle` needs beside what has to
+    /// stay; why not, for people.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn has_room(&self, bundle: &Bundle, before: Option<&Bundle>) -> Result<(), String> {
+        let missing = bundle.images.iter().flat_map(|image| &image.layers);
+        let missing: BTreeSet<_> = missing.filter(|layer| !self.layers.is_whole(layer)).collect();
+        let needed = missing.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size_bytes));
+        let mut keep = self.last_good.layers.clone();
+        keep.extend(before.into_iter().chain([bundle]).flat_map(layers_of));
+        let (Ok(free), Ok(present)) = (self.layers.free_bytes(), self.layers.present()) else {
+            // The transfer will find out.
+            return Ok(());
+        };
+        let others = present.iter().filter(|(digest, _)| !keep.contains(digest));
+        let room = others.fold(free, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        if needed == 0 || needed.saturating_add(ROOM_MARGIN_BYTES) <= room {
+            return Ok(());
+        }
+        let (needed, room) = (needed.div_ceil(MIB), room / MIB);
+        Err(format!("its layers need {needed} MiB more of flash, and {room} MiB are free"))
     }
 
     /// Remembers a refusal; false if it is known already.
@@ -448,6 +475,23 @@ mod tests {
         let found = second.retry(second.retry_at().unwrap()).unwrap();
         assert_eq!(found.bundle, Some(bundle));
         assert!(second.store().is_some() && second.retry_at().is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit_on_the_disk_is_told_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir(dir.path().to_owned());
+        let (durable, _) =
+            Durable::open(&data, Keeping::Here, &sample::name("gw-1"), Millis(0)).unwrap();
+        let (mut bundle, _) = bundle(1, b"a");
+        assert_eq!(durable.has_room(&bundle, None), Ok(()));
+        bundle.images[0].layers[0].size_bytes = 1 << 60;
+        let why = durable.has_room(&bundle, None).unwrap_err();
+        assert!(why.contains("need 1099511627776 MiB more of flash"), "{why}");
+        // What is there already needs no more room.
+        put(&durable, b"a");
+        bundle.images[0].layers[0].size_bytes = 1;
+        assert_eq!(durable.has_room(&bundle, None), Ok(()));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use wherry_bundle::Bundle;
 use wherry_bundle::Name;
 use wherry_bundle::limits::bounded_text;
-use wherry_bundle::message::{Command, EventKind, Order, Reply};
+use wherry_bundle::message::{Command, EventKind, Order, Refused, Reply};
 use wherry_core::{Desired, Millis};
 
 use super::{Node, Removal};
@@ -81,6 +81,11 @@ impl Node {
         let trusted = &self.config.trusted_keys;
         match judge(&bytes, trusted, &self.config.node, self.durable.held()) {
             Verdict::TakeUp(bundle) => {
+                if let Err(reason) = self.durable.has_room(&bundle, self.bundle.as_ref()) {
+                    let generation = bundle.generation;
+                    self.refuse(&Refused { generation, reason }, now);
+                    return self.settled(token);
+                }
                 if let Some((bundle, bytes)) = self.hold(bundle, bytes, now) {
                     // Acknowledged once it is durable.
                     return self.take_up(*bundle, bytes, token, now);
@@ -89,16 +94,7 @@ impl Node {
             Verdict::Same => log::debug!("the current bundle came once more"),
             Verdict::Failed => log::info!("the bundle that failed came once more"),
             Verdict::Nothing => log::info!("the cloud asks for nothing; what runs runs on"),
-            Verdict::Refuse(refused) => {
-                let news = self.durable.refuse(&refused).unwrap_or_else(|error| {
-                    log::error!("a refusal is not durable: {error}");
-                    true
-                });
-                if news {
-                    let text = format!("a bundle is refused: {}", refused.reason);
-                    self.tell(EventKind::BundleRefused, "", &text, now);
-                }
-            }
+            Verdict::Refuse(refused) => self.refuse(&refused, now),
         }
         self.settled(token);
     }
@@ -123,6 +119,17 @@ impl Node {
         let text = format!("generation {} taken up", self.desired.generation);
         self.tell(EventKind::BundleTakenUp, "", &text, now);
         self.settled(token);
+    }
+
+    fn refuse(&mut self, refused: &Refused, now: Millis) {
+        let news = self.durable.refuse(refused).unwrap_or_else(|error| {
+            log::error!("a refusal is not durable: {error}");
+            true
+        });
+        if news {
+            let text = format!("a bundle is refused: {}", refused.reason);
+            self.tell(EventKind::BundleRefused, "", &text, now);
+        }
     }
 
     /// What came before this one need not be committed any more.
