@@ -75,6 +75,11 @@ pub trait Place: Debug + Sync {
         1
     }
 
+    /// How long a version of the shop has to run to be good, in seconds.
+    fn stable_seconds(&self) -> u32 {
+        2
+    }
+
     /// The contents of a text file.
     ///
     /// # Errors

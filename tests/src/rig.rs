@@ -27,6 +27,7 @@ pub const DATA: &str = "/data/wherry";
 /// builds something.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// An emulated nginx with half a core takes three.
+const NEVER_STABLE_SECONDS: u32 = 86_400;
 const SETTLE_SECONDS: u16 = 8;
 /// How long one command may take there.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -177,5 +178,10 @@ impl Place for Board {
 
     fn settle_seconds(&self) -> u16 {
         SETTLE_SECONDS
+    }
+
+    fn stable_seconds(&self) -> u32 {
+        // What is to crash later must not be left for it.
+        NEVER_STABLE_SECONDS
     }
 }

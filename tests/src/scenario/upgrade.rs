@@ -12,7 +12,9 @@ use crate::shop::{Shop, WEB_PORT};
 /// The first version of the shop, for this gateway.
 #[must_use]
 pub fn first(node: &Node<'_>) -> Shop<'static> {
-    Shop { min_ready_seconds: node.place().settle_seconds(), ..Shop::default() }
+    let place = node.place();
+    let (min_ready_seconds, stable_seconds) = (place.settle_seconds(), place.stable_seconds());
+    Shop { min_ready_seconds, stable_seconds, ..Shop::default() }
 }
 
 /// Its second version.

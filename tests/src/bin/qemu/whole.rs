@@ -48,7 +48,7 @@ fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
             |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
         step("booted again without a cloud: every pod runs", &mut || every_pod_runs(node))?;
         let ms = u64::try_from(board.rig().started().elapsed().as_millis())?;
-        step("the generation is whole", &mut || node.wait_running(5))?;
+        step("the generation is whole", &mut || node.wait_running(7))?;
         step("the last version answers", &mut || {
             upgrade::answers(node, "2.0.0", "mane=short\n")?;
             board.is_well()
@@ -97,13 +97,23 @@ fn online(
     step("supervisor and launcher die: no container does", &mut || {
         deaths::touch_no_container(node, 3, 1)
     })?;
+    step("the wall clock jumps ahead to 2040, and back to 1970: upgrades go on", &mut || {
+        for (clock, version, generation) in
+            [("@2208988800", "shop@2.0.0.1", 4), ("@100000", "shop@1.0.0.1", 5)]
+        {
+            node.place().run(&["/bin/busybox", "date", "-s", clock])?;
+            start_rollout(&site.cloud, version)?;
+            node.wait_running(generation)?;
+        }
+        upgrade::answers(node, "1.0.0", "mane=long\n")
+    })?;
     step("ends are real, out of memory too, and restarts back off", &mut || {
         ends::package("3.0.0").roll_out(&site.cloud, host)?;
         ends::are_real(node)
     })?;
     step("from there to a version that was had before", &mut || {
         start_rollout(&site.cloud, "shop@2.0.0.1")?;
-        node.wait_running(5)?;
+        node.wait_running(7)?;
         upgrade::answers(node, "2.0.0", "mane=short\n")
     })?;
     step("the kernel is well", &mut || board.is_well())?;
