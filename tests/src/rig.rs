@@ -27,8 +27,9 @@ pub const DATA: &str = "/data/wherry";
 /// builds something.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// An emulated nginx with half a core takes three.
-const NEVER_STABLE_SECONDS: u32 = 86_400;
 const SETTLE_SECONDS: u16 = 8;
+/// A day.
+const NEVER_STABLE_SECONDS: u32 = 86_400;
 /// How long one command may take there.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long one machine may run: the longest scenario takes a third of it.
