@@ -17,7 +17,7 @@ use crate::cloud::Cloud;
 use crate::container_pids;
 use crate::rig::{Rig, bundle, deployment, sealed};
 
-const STRIDE: usize = 4;
+const STRIDE: usize = 6;
 /// More than any of these upgrades needs.
 const ACTIONS_MAX: usize = 60;
 /// An upgrade that goes no further by itself.
