@@ -26,7 +26,7 @@ use wherry_cgroups::{CgroupPath, Tree};
 use crate::creator::forget_oom_protection;
 use crate::folders::PodFolder;
 use crate::oci::{DEFAULT_PATH, OPEN_FILES_SOFT};
-use crate::process::exit_of;
+use crate::process::{Identity, Stat, exit_of};
 use crate::proto::{ContainerSpec, ProbeCheck, split_words};
 use crate::sys;
 
@@ -53,7 +53,7 @@ pub struct Job<'a> {
     /// `None`: the host's network.
     pub address: Option<Ipv4Addr>,
     /// The container's first process.
-    pub init: Pid,
+    pub init: Identity,
     pub spec: &'a ContainerSpec,
     pub tree: &'a Tree,
     pub cgroup: &'a CgroupPath,
@@ -190,11 +190,20 @@ fn exec(job: &Job<'_>, args: &[&str], pipe: &File) -> Result<(), String> {
     }
 }
 
-fn enter(init: Pid) -> io::Result<()> {
-    let open = |kind: &str| File::open(PathBuf::from(format!("/proc/{init}/ns/{kind}")));
-    let namespaces = NAMESPACES.map(open);
+fn enter(init: Identity) -> io::Result<()> {
+    let pid = init.pid;
+    let open = |kind: &str| File::open(PathBuf::from(format!("/proc/{pid}/ns/{kind}")));
+    let mut namespaces = Vec::new();
+    for kind in NAMESPACES {
+        namespaces.push(open(kind)?);
+    }
+    // The launcher may have reaped it meanwhile, and the number be another
+    // process's: looked at afterwards, what was opened is known to be its own.
+    if Stat::read(pid)?.start_ticks != init.start_ticks {
+        return Err(Errno::ESRCH.into());
+    }
     for namespace in namespaces {
-        setns(namespace?, CloneFlags::empty())?;
+        setns(namespace, CloneFlags::empty())?;
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ impl Launcher {
             check,
             pod: &known.folder,
             address: known.spec.address,
-            init: running.identity.pid,
+            init: running.identity,
             spec: &spec,
             tree: &self.tree,
             cgroup: &entry.cgroup,
