@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, chdir, execve, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, execve, setgroups, setresgid, setresuid, setsid};
 use wherry_bundle::limits::cut;
 use wherry_cgroups::{CgroupPath, Tree};
 
@@ -69,9 +70,14 @@ pub fn run(job: &Job<'_>, pipe: &PipeWriter, launcher: Pid) -> i32 {
     sys::clear_environment();
     let _ = nix::sys::prctl::set_name(c"wherry-prober");
     let mut pipe = File::from(pipe);
-    let result = match sys::die_with_parent(launcher) {
+    // A process group of its own: `kill(0, …)` of a command, which knows no pid
+    // namespaces, must not reach the launcher, and at the deadline what the
+    // command started ends with it.
+    let alone = setsid().map_err(io::Error::from).and_then(|_| sys::die_with_parent(launcher));
+    let result = match alone {
         Ok(true) => probe(job, &pipe, launcher),
-        Ok(false) | Err(_) => Err("the launcher is gone".into()),
+        Ok(false) => Err("the launcher is gone".into()),
+        Err(error) => Err(format!("standing alone: {error}")),
     };
     let Err(text) = result else { return 0 };
     // The status says that it failed, should this not get through.
@@ -175,8 +181,11 @@ fn exec(job: &Job<'_>, args: &[&str], pipe: &File) -> Result<(), String> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = OwnedFd::from(null.map_err(|error| text(&error))?);
     enter(job.init).map_err(|error| format!("entering the container: {error}"))?;
+    // What the command sends to its group does not end the one who waits.
+    SigSet::all().thread_block().map_err(|error| text(&error))?;
     // The new pid namespace is for children only.
     let child = sys::fork_child(|| {
+        sys::reset_signals();
         let error = become_program(job.spec, args, &null);
         let mut pipe = pipe;
         let _ = writeln!(pipe, "`{}` cannot be executed: {error}", args.first().unwrap_or(&""));

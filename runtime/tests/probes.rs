@@ -90,9 +90,27 @@ fn what_came_instead_of_success_is_told() {
     assert!(fails(http(80, "/a b", &[]), 300).contains("not one word"));
     let text = fails(ProbeCheck::TcpConnect { port: 81 }, 5_000);
     assert!(text.contains("10.87.5.3:81") && text.contains("refused"), "{text}");
-    // What hung is gone.
-    let left = || support::output("ps", &["-eo", "comm"]).contains("wherry-prober");
+    // What hung is gone, and what it started too.
+    let nested = exec(&["sh", "-c", "sleep 4321 & sleep 4321; true"]);
+    assert_eq!(fails(nested, 300), "no answer within 300 ms");
+    let left = || {
+        let all = support::output("ps", &["-eo", "comm,args"]);
+        all.contains("wherry-prober") || all.contains("sleep 4321")
+    };
     eventually("the end of what hung", || (!left()).then_some(()));
+}
+
+#[test]
+fn a_command_that_signals_its_group_reaches_nobody_else() {
+    let mut node = Node::new("pg");
+    node.create(&pod("web-0", &["main"], Some(ADDRESS)), &[script("main", "exec sleep 1000")]);
+    node.start_container("web-0", "main");
+    let deaf = exec(&["sh", "-c", "trap '' TERM; kill -15 0; exit 0"]);
+    node.ask(request("main", deaf, 5_000)).unwrap();
+    let dead = exec(&["sh", "-c", "kill -9 0"]);
+    assert_eq!(node.ask(request("main", dead, 5_000)).unwrap_err(), "signal 9");
+    node.ask(request("main", exec(&["sh", "-c", ":"]), 5_000)).unwrap();
+    assert!(matches!(node.state_of("web-0", "main"), ContainerState::Running { .. }));
 }
 
 #[test]

@@ -44,8 +44,12 @@ impl Probing {
 
     fn kill(&self) {
         // Harmless if it has ended: until it is reaped its number is its own.
-        if let Err(error) = sys::kill_child(self.prober, libc::SIGKILL) {
-            log::debug!("prober {}: {error}", self.prober);
+        // First the group, which is not there yet if it has only just begun.
+        let group = Pid::from_raw(-self.prober.as_raw());
+        for target in [group, self.prober] {
+            if let Err(error) = sys::kill_child(target, libc::SIGKILL) {
+                log::debug!("prober {target}: {error}");
+            }
         }
     }
 }
