@@ -2,7 +2,8 @@
 //! `SOCK_SEQPACKET` pair, every part bounded.
 //!
 //! The supervisor asks ([`Packet`]); each request is idempotent and gets
-//! exactly one [`Notice::Done`] or [`Notice::Failed`] with its `seq`. Exits
+//! exactly one [`Notice::Done`] or [`Notice::Failed`] with its `seq` (a probe:
+//! or [`Notice::NotTried`]). Exits
 //! come unasked. The launcher believes nothing: it checks each name and path
 //! again.
 
@@ -92,7 +93,8 @@ pub enum Request {
     },
     /// Asks a running container for its health, or has it do something.
     /// `Done` means success, `Failed` says what came instead, after
-    /// `timeout_millis` at the latest.
+    /// `timeout_millis` at the latest; `NotTried` says nothing of the
+    /// container.
     Probe {
         pod: Name,
         container: Name,
@@ -192,6 +194,11 @@ pub enum Notice {
         seq: u32,
     },
     Failed {
+        seq: u32,
+        error: Text,
+    },
+    /// Of a `Probe` only: why it was not even begun.
+    NotTried {
         seq: u32,
         error: Text,
     },

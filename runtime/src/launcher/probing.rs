@@ -66,7 +66,10 @@ impl Launcher {
     ) {
         match self.begin_probe(seq, pod, container, check, timeout_millis) {
             Ok(probing) => self.probes.push(probing),
-            Err(text) => self.answer_probe(seq, Err(text)),
+            Err(text) => {
+                log::debug!("{pod}/{container} is not probed: {text}");
+                self.link.send(&Notice::NotTried { seq, error: bounded(&text) });
+            }
         }
     }
 

@@ -174,7 +174,9 @@ impl Node {
     pub fn answer(&mut self, wanted: u32) -> Result<(), String> {
         self.wait_for(|notice| match notice {
             Notice::Done { seq } if *seq == wanted => Some(Ok(())),
-            Notice::Failed { seq, error } if *seq == wanted => Some(Err(error.to_string())),
+            Notice::Failed { seq, error } | Notice::NotTried { seq, error } if *seq == wanted => {
+                Some(Err(error.to_string()))
+            }
             _ => None,
         })
     }

@@ -33,6 +33,8 @@ pub enum Outcome {
     Failed(Action, String),
     /// What came of a probe.
     Probed(Try, Result<(), String>),
+    /// Nobody could be asked: that says nothing of the container.
+    NotProbed(Try),
     /// All pods were reported.
     Listed,
     /// Whether the usage came or not, nothing more is to be expected.
@@ -217,6 +219,17 @@ impl Executor {
             (None, Some(made), Action::CreatePod { pod, .. }) => Outcome::Created(pod, made),
             (None, _, action) => Outcome::Done(action),
         })
+    }
+
+    /// Request `seq` for a probe was not even begun. A hook that was not has
+    /// failed.
+    pub fn not_tried(&mut self, seq: u32, error: &str) -> Option<Outcome> {
+        if let Some(Purpose::Probe(of)) = self.asked.get(&seq) {
+            let of = of.clone();
+            self.asked.remove(&seq);
+            return Some(Outcome::NotProbed(of));
+        }
+        self.answered(seq, Err(error.to_owned()))
     }
 
     /// Actions that have no outcome yet.

@@ -140,6 +140,17 @@ impl Probes {
         tracked.answered(of.kind, success, now)
     }
 
+    /// The try could not be made: it is tried again when it is due next.
+    pub fn not_tried(&mut self, of: &Try, now: Millis) {
+        let known = self.tracked.get_mut(&of.target);
+        if let Some(track) =
+            known.filter(|known| known.started == of.started).and_then(|known| known.track(of.kind))
+        {
+            track.under_way = false;
+            track.due = track.due.max(now);
+        }
+    }
+
     /// What the probes of a pod's containers have come to.
     #[must_use]
     pub fn health_of(&self, pod: &Name) -> BTreeMap<Name, Health> {
@@ -194,13 +205,16 @@ impl Tracked {
             .filter_map(|(kind, track)| Some((kind, track?)))
     }
 
+    fn track(&mut self, kind: Kind) -> Option<&mut Track> {
+        match kind {
+            Kind::Startup => self.startup.as_mut(),
+            Kind::Liveness => self.liveness.as_mut(),
+            Kind::Readiness => self.readiness.as_mut(),
+        }
+    }
+
     fn answered(&mut self, kind: Kind, success: bool, now: Millis) -> bool {
-        let track = match kind {
-            Kind::Startup => &mut self.startup,
-            Kind::Liveness => &mut self.liveness,
-            Kind::Readiness => &mut self.readiness,
-        };
-        let Some(track) = track else { return false };
+        let Some(track) = self.track(kind) else { return false };
         track.under_way = false;
         track.due = track.due.max(now);
         if success {
@@ -391,6 +405,20 @@ mod tests {
         assert_eq!(site.due(60_000), [Kind::Readiness]);
         site.says(Kind::Readiness, true, 60_100);
         assert_eq!(site.health(), Some(Health::Ready { since: site.started }));
+    }
+
+    #[test]
+    fn what_was_not_tried_counts_neither_way() {
+        let liveness = Some(probe(0, 1, 1));
+        let mut site = Site::new(health::Probes { liveness, ..Default::default() }, false);
+        let target = (site.pod.clone(), site.container.clone());
+        let of = Try { target, kind: Kind::Liveness, started: site.started };
+        for at in [1_000, 11_000, 21_000] {
+            assert_eq!(site.due(at), [Kind::Liveness]);
+            site.all.not_tried(&of, Millis(at + 10));
+            assert_eq!(site.wakes(), Some(at + 10_000));
+        }
+        assert_eq!(site.all.sick_of(&site.pod), BTreeSet::new());
     }
 
     #[test]

@@ -16,6 +16,7 @@ impl Node {
         match notice {
             Notice::Done { seq } => self.answered(seq, Ok(())),
             Notice::Failed { seq, error } => self.answered(seq, Err(error.as_str().to_owned())),
+            Notice::NotTried { seq, error } => self.not_tried(seq, error.as_str()),
             Notice::Pod(report) => self.reported(&report),
             Notice::Started { pod, container, pid, since_millis } => {
                 // Its FIFOs may have been made anew.
@@ -36,6 +37,12 @@ impl Node {
 
     pub(super) fn answered(&mut self, seq: u32, result: Result<(), String>) {
         if let Some(outcome) = self.executor.answered(seq, result) {
+            self.came_of(outcome);
+        }
+    }
+
+    fn not_tried(&mut self, seq: u32, error: &str) {
+        if let Some(outcome) = self.executor.not_tried(seq, error) {
             self.came_of(outcome);
         }
     }
@@ -62,6 +69,7 @@ impl Node {
                 self.observed.failures.insert(action, error);
             }
             Outcome::Probed(of, result) => self.probed(&of, result, clock::boot_now()),
+            Outcome::NotProbed(of) => self.probes.not_tried(&of, clock::boot_now()),
             Outcome::Listed => self.all_reported(),
             Outcome::UsageAnswered(seq) => self.descriptions.answered(seq),
             Outcome::NotEnded(error) => log::error!("the node cannot be ended: {error}"),
