@@ -83,6 +83,13 @@ fn demo(report: &RefCell<Report>) -> Result<()> {
         Ok(())
     })?;
 
+    step("it ran for long enough: 2.0.0 is what the gateway goes back to", &mut || {
+        cloud
+            .wait_node("a good generation 2", |node| {
+                node["generation"] == 2 && node["phase"] == "good"
+            })
+            .map(drop)
+    })?;
     step("a bad version: its lion crashes; the old pods go on serving", &mut || {
         let before = node.processes()?;
         let shop = Shop {
