@@ -80,10 +80,13 @@ fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<()> {
         let mut machine = site.machine(MEMORY_MIB)?;
         machine.dhcp = true;
         let ((), board) = site.on(&machine, |site, board, node| {
+            // What is on the disk may run before the network is there.
             node.wait_running(1)?;
+            wait_for("the lease's address", board.patience(), || {
+                let addresses = board.run(&["ip", "-4", "address", "show", "eth0"])?;
+                Ok(addresses.contains("10.0.2.15/24").then_some(()))
+            })?;
             let now = node.json(&["status"])?;
-            let addresses = board.run(&["ip", "-4", "address", "show", "eth0"])?;
-            ensure!(addresses.contains("10.0.2.15/24"), "{addresses}");
             site.cloud.wait_node("the node online", |node| node["online"] == true)?;
             ensure!(now["generation"] == 1, "{now}");
             Ok(())
