@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod carrier;
+pub mod chunk;
 pub mod envelope;
 pub mod frame;
 pub mod health;

@@ -11,11 +11,19 @@ pub const DEPLOYMENT_NAME_BYTES_MAX: usize = 52;
 pub const ENVELOPE_BYTES_MAX: usize = 512 * 1024;
 /// Any MQTT payload: the largest one is an envelope.
 pub const MQTT_PAYLOAD_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 4 * 1024;
-/// Bytes of a layer in one `chunk/data` message.
-pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
-/// `chunk/get` requests that a node has under way: together with
-/// [`CHUNK_BYTES_MAX`] this bounds the memory of a transfer to 512 KiB.
-pub const CHUNK_REQUESTS_MAX: usize = 8;
+/// Bytes of a chunk: what one `chunk/data` message carries. A chunk of a layer
+/// has about 32 KiB; a cut is forced here.
+pub const CHUNK_BYTES_MAX: usize = 128 * 1024;
+/// Chunks that one `chunk/get` asks for.
+pub const CHUNKS_PER_GET_MAX: usize = 16;
+/// Chunks of one chunk list: a list is a chunk itself, so it has to fit into
+/// [`CHUNK_BYTES_MAX`] at 36 bytes for each.
+pub const CHUNKS_PER_LIST_MAX: usize = 2048;
+/// Chunk lists of one layer: about 4 GiB of it.
+pub const CHUNK_LISTS_MAX: usize = 64;
+/// Bytes that a node has asked for and not got: bounds the memory of a
+/// transfer, whatever the image's size.
+pub const TRANSFER_WINDOW_BYTES: usize = 512 * 1024;
 /// Deployments in one bundle.
 pub const DEPLOYMENTS_MAX: usize = 64;
 /// Pods that one node runs, surge included.

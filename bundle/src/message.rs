@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{CHUNK_BYTES_MAX, MQTT_PAYLOAD_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES_MAX, CHUNKS_PER_GET_MAX, MQTT_PAYLOAD_BYTES_MAX};
 use crate::model::VersionRef;
 use crate::wire::{self, WireError};
 use crate::{Digest, Generation, Name};
@@ -51,7 +51,7 @@ pub enum Status {
     Offline,
 }
 impl Message for Status {
-    const SCHEMA: u8 = 2;
+    const SCHEMA: u8 = 3;
 }
 
 /// Everything about a node that fits on one page.
@@ -73,12 +73,53 @@ pub struct NodeStatus {
     pub failed: Option<Failed>,
     /// A newer generation that waits to be taken up.
     pub held: Option<Held>,
+    /// While layers are on their way.
+    pub transfer: Option<Transfer>,
+    /// Since the node booted.
+    pub flash: FlashUse,
     /// Ordered by name.
     pub pods: Vec<PodStatus>,
     /// Events that no cloud has confirmed yet, and events dropped for want
     /// of room since the node's state was made.
     pub events_waiting: u32,
     pub events_dropped: u64,
+}
+
+/// Layers on their way, all together: what was asked for and what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Of the layers that the generation needs, on the node and in all.
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+    /// Came from the cloud, and was found on the node's own flash.
+    pub bytes_fetched: u64,
+    pub bytes_copied: u64,
+    /// Over the last few seconds, from the cloud.
+    pub bytes_per_second: u64,
+    /// Until all is there at this rate; absent while nothing comes.
+    pub seconds_left: Option<u64>,
+    /// Answers that were not what was asked for, since the supervisor began.
+    pub chunks_refused: u64,
+}
+
+impl Transfer {
+    /// 0 to 100; 100 only when all is there.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        let percent = u128::from(self.bytes_done) * 100 / u128::from(self.bytes_total.max(1));
+        u8::try_from(percent.min(100)).unwrap_or(100)
+    }
+}
+
+/// Bytes that Wherry wrote to the node's flash, by purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlashUse {
+    /// Layer files and their chunk lists, fetched and copied.
+    pub layer_bytes: u64,
+    /// The store and its mirror files.
+    pub state_bytes: u64,
+    /// Logs; 0 while they are kept in RAM.
+    pub log_bytes: u64,
 }
 
 /// How far the node is with its generation.
@@ -288,6 +329,12 @@ pub enum EventKind {
     GenerationHeld,
     /// A deployment is replaced otherwise than its strategy says.
     StrategyChanged,
+    /// Layers are on their way, and how much of them.
+    TransferStarted,
+    /// A layer file on the flash is not what it was; it is mended.
+    LayerDamaged,
+    /// Layers that nothing needs made room.
+    LayersRemoved,
 }
 
 /// Several events in one message, in order.
@@ -302,30 +349,33 @@ pub struct EventAck {
 }
 impl Message for EventAck {}
 
-/// Asks for `length` bytes of a layer file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Asks for chunks, each of which is answered by a [`ChunkData`] of its own,
+/// in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkGet {
-    pub layer: Digest,
-    pub offset: u64,
-    /// At most [`CHUNK_BYTES_MAX`].
-    pub length: u32,
+    /// At most [`CHUNKS_PER_GET_MAX`].
+    pub chunks: Vec<Digest>,
 }
-impl Message for ChunkGet {}
+impl Message for ChunkGet {
+    const SCHEMA: u8 = 2;
+    const BYTES_MAX: usize = CHUNKS_PER_GET_MAX * size_of::<Digest>() + 16;
+}
 
+/// A part of a layer, or a chunk list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkData {
-    pub layer: Digest,
-    pub offset: u64,
+    pub chunk: Digest,
     pub contents: ChunkContents,
 }
 impl Message for ChunkData {
+    const SCHEMA: u8 = 2;
     const BYTES_MAX: usize = CHUNK_BYTES_MAX + 256;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChunkContents {
     Bytes(Vec<u8>),
-    /// The cloud has no such layer or range; says why.
+    /// The cloud has no such chunk; says why.
     Missing(String),
 }
 

@@ -10,9 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX,
-    DEPLOYMENTS_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX,
-    PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+    CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX,
+    DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX,
+    PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX,
+    WORDS_BYTES_MAX, WORDS_MAX,
 };
 use crate::{BuildVersion, Digest, Generation, Name};
 
@@ -30,6 +31,11 @@ pub struct Bundle {
     pub configs: Vec<Config>,
     /// Every image that a container names, ordered by digest.
     pub images: Vec<Image>,
+    /// How each layer of the images is cut: its [`ChunkList`]s, in order, by
+    /// their digests.
+    ///
+    /// [`ChunkList`]: crate::chunk::ChunkList
+    pub chunk_lists: BTreeMap<Digest, Vec<Digest>>,
     pub upgrade: UpgradePolicy,
 }
 
@@ -285,6 +291,7 @@ impl Bundle {
         for deployment in &self.deployments {
             deployment.validate(self)?;
         }
+        self.check_chunk_lists()?;
         self.check_order()?;
         self.check_host_ports()
     }
@@ -333,6 +340,19 @@ impl Bundle {
             feed(postcard::to_stdvec(&self.config(&volume.config)));
         }
         Digest(hasher.finalize().into())
+    }
+
+    fn check_chunk_lists(&self) -> Result<(), InvalidBundle> {
+        let layers: BTreeSet<Digest> =
+            self.images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest).collect();
+        for layer in &layers {
+            let at = format!("chunk_lists.{}", layer.short());
+            let count = self.chunk_lists.get(layer).map_or(0, Vec::len);
+            check(count > 0, &at, || "is missing".into())?;
+            at_most(&at, count, CHUNK_LISTS_MAX)?;
+        }
+        let other = self.chunk_lists.keys().find(|layer| !layers.contains(layer));
+        check(other.is_none(), "chunk_lists", || "is of a layer that no image has".into())
     }
 
     fn check_order(&self) -> Result<(), InvalidBundle> {

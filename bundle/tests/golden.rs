@@ -10,11 +10,14 @@ mod sample;
 
 use std::path::Path;
 
+use wherry_bundle::carrier::{Item, ReportItem, Start};
+use wherry_bundle::chunk::{Chunk, ChunkList};
 use wherry_bundle::envelope;
 use wherry_bundle::message::{
     Cause, ChunkContents, ChunkData, ChunkGet, Command, ContainerState, ContainerStatus, Event,
-    EventAck, EventKind, Events, Exit, Failed, Held, LogChunk, LogLine, LogQuery, LogStream,
-    Message, NodeStatus, Order, Phase, PodPhase, PodStatus, Refused, Reply, Status, WallMillis,
+    EventAck, EventKind, Events, Exit, Failed, FlashUse, Held, LogChunk, LogLine, LogQuery,
+    LogStream, Message, NodeStatus, Order, Phase, PodPhase, PodStatus, Refused, Reply, Status,
+    Transfer, WallMillis,
 };
 use wherry_bundle::{Digest, Generation};
 
@@ -56,6 +59,10 @@ fn the_pod_hash() {
 #[test]
 fn status() {
     message("status_offline.hex", &Status::Offline);
+    message("status_online.hex", &Status::Online(Box::new(node_status())));
+}
+
+fn node_status() -> NodeStatus {
     let bundle = sample::bundle();
     let pod = PodStatus {
         name: sample::name("web-3"),
@@ -79,7 +86,7 @@ fn status() {
             },
         ],
     };
-    let status = NodeStatus {
+    NodeStatus {
         node: bundle.node,
         wherry_version: "0.1.0".into(),
         architecture: "aarch64".into(),
@@ -101,11 +108,20 @@ fn status() {
             lines: vec!["no config".into()],
         }),
         held: Some(Held { generation: Generation(8), by: "update window".into() }),
+        transfer: Some(Transfer {
+            bytes_done: 1_000,
+            bytes_total: 5_000,
+            bytes_fetched: 300,
+            bytes_copied: 700,
+            bytes_per_second: 100,
+            seconds_left: Some(40),
+            chunks_refused: 1,
+        }),
+        flash: FlashUse { layer_bytes: 1_000, state_bytes: 20_000, log_bytes: 0 },
         pods: vec![pod],
         events_waiting: 2,
         events_dropped: 300,
-    };
-    message("status_online.hex", &Status::Online(Box::new(status)));
+    }
 }
 
 #[test]
@@ -125,12 +141,28 @@ fn events() {
 
 #[test]
 fn chunks() {
-    let layer = Digest::of(b"base");
-    message("chunk_get.hex", &ChunkGet { layer, offset: 65_536, length: 1_024 });
+    let chunk = Digest::of(b"base");
+    message("chunk_get.hex", &ChunkGet { chunks: vec![chunk, Digest::of(b"top")] });
     let contents = ChunkContents::Bytes(vec![1, 2, 3]);
-    message("chunk_data.hex", &ChunkData { layer, offset: 65_536, contents });
-    let contents = ChunkContents::Missing("no such layer".into());
-    message("chunk_missing.hex", &ChunkData { layer, offset: 0, contents });
+    message("chunk_data.hex", &ChunkData { chunk, contents });
+    let contents = ChunkContents::Missing("no such chunk".into());
+    message("chunk_missing.hex", &ChunkData { chunk, contents });
+    message("chunk_list.hex", &ChunkList(vec![Chunk { digest: chunk, size_bytes: 32_768 }]));
+}
+
+#[test]
+fn carried_files() {
+    let start = Start { version: "zoo@1.4.0.2".into(), since: Some("zoo@1.3.9.1".into()) };
+    message("item_start.hex", &Item::Start(start));
+    let (node, layer) = (sample::name("gw-1"), sample::bundle().images[0].layers[0]);
+    message("item_envelope.hex", &Item::Envelope { node, bytes: vec![1, 2, 3] });
+    message("item_layer.hex", &Item::Layer(layer));
+    message("item_list.hex", &Item::List(vec![1, 2]));
+    message("item_chunk.hex", &Item::Chunk(vec![1, 2]));
+    message("item_end.hex", &Item::End);
+    message("report_status.hex", &ReportItem::Status(Box::new(node_status())));
+    message("report_events.hex", &ReportItem::Events(Events(Vec::new())));
+    message("report_end.hex", &ReportItem::End);
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn an_unknown_schema_is_named_although_its_signature_holds() {
     let signature = key(1).sign(&message).to_bytes();
     bytes[13..77].copy_from_slice(&signature);
     let error = open(&bytes).unwrap_err().to_string();
-    assert_eq!(error, "bundle schema 9 is not known here (this build reads 2): update the reader");
+    assert_eq!(error, "bundle schema 9 is not known here (this build reads 3): update the reader");
 }
 
 #[test]
@@ -104,6 +104,14 @@ fn invalid_contents_are_refused_with_the_place() {
     refused(|b| b.deployments[0].name = sample::name("web"), "there twice");
     refused(|b| b.images.clear(), "image is not in the bundle");
     refused(|b| b.images[0].layers.clear(), "has no layer");
+    let base = wherry_bundle::Digest::of(b"base");
+    refused(|b| _ = b.chunk_lists.remove(&base), "is missing");
+    refused(|b| b.chunk_lists.get_mut(&base).unwrap().clear(), "is missing");
+    refused(|b| b.chunk_lists.get_mut(&base).unwrap().resize(65, base), "at most 64");
+    refused(
+        |b| _ = b.chunk_lists.insert(wherry_bundle::Digest::of(b"x"), vec![base]),
+        "is of a layer that no image has",
+    );
     refused(|b| b.configs.clear(), "no ConfigMap `lion`");
     refused(|b| b.deployments[0].pod.containers.clear(), "has no container");
     refused(|b| b.deployments[0].pod.containers[0].args.clear(), "args: is empty");

@@ -58,6 +58,11 @@ pub fn bundle() -> Bundle {
         }],
         deployments: vec![db, web],
         configs: vec![config],
+        chunk_lists: image
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, vec![Digest::of(b"list")]))
+            .collect(),
         images: vec![image],
         upgrade: UpgradePolicy { stable_seconds: 90, boots_max: 2, hold_seconds_max: 3_600 },
     }
