@@ -30,10 +30,8 @@ pub const CHUNK_QUEUE_MAX: usize = 4_096;
 /// Event messages that wait for the database. One that finds no room is
 /// dropped, and the node sends it again.
 pub const EVENT_QUEUE_MAX: usize = 256;
-/// Layer files that are kept open for the next chunk.
-pub const OPEN_LAYERS_MAX: usize = 32;
 /// Messages to the broker that wait in the client's queue; the largest are
-/// chunks of 64 KiB.
+/// chunks of 128 KiB.
 pub const OUTGOING_QUEUE_MAX: usize = 16;
 /// A broker that takes longer for one message counts as away.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);

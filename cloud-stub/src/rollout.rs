@@ -90,7 +90,7 @@ fn prepare(
     version: &VersionId,
     nodes: Vec<Node>,
 ) -> Result<Vec<Prepared>, RolloutError> {
-    let mut compiler = Compiler { cloud, versions: HashMap::new(), compiled: HashMap::new() };
+    let mut compiler = Compiler::new(cloud);
     // One that does not exist is an error of the request, not of each node.
     compiler.load(version)?;
     let mut prepared = Vec::new();
@@ -123,9 +123,15 @@ struct Compiler<'a> {
     cloud: &'a Cloud,
     versions: HashMap<VersionId, StoredVersion>,
     compiled: HashMap<(VersionId, String), Result<Compiled, Vec<String>>>,
+    chunk_lists: HashMap<Digest, Vec<Digest>>,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    fn new(cloud: &'a Cloud) -> Self {
+        let (versions, compiled) = (HashMap::new(), HashMap::new());
+        Self { cloud, versions, compiled, chunk_lists: HashMap::new() }
+    }
+
     fn load(&mut self, id: &VersionId) -> Result<&StoredVersion, DbError> {
         if !self.versions.contains_key(id) {
             let stored = self.cloud.db.read(|c| db::version::load(c, id))?;
@@ -158,6 +164,8 @@ impl Compiler<'_> {
                 Err(found) => problems.extend(found.iter().cloned()),
             }
         }
+        let images: Vec<Image> = parts.images.into_values().collect();
+        let chunk_lists = self.chunk_lists(&images, &mut problems)?;
         let bundle = Bundle {
             node: node.name.clone(),
             // Stands for the one that it will get.
@@ -165,7 +173,8 @@ impl Compiler<'_> {
             versions,
             deployments: parts.deployments.into_values().collect(),
             configs: parts.configs.into_values().map(|(_, config)| config).collect(),
-            images: parts.images.into_values().collect(),
+            images,
+            chunk_lists,
             upgrade: upgrade.unwrap_or_default(),
         };
         if problems.is_empty()
@@ -174,6 +183,30 @@ impl Compiler<'_> {
             problems.push(error.to_string());
         }
         Ok(if problems.is_empty() { Ok(bundle) } else { Err(problems) })
+    }
+
+    /// How the layers of `images` are cut.
+    fn chunk_lists(
+        &mut self,
+        images: &[Image],
+        problems: &mut Vec<String>,
+    ) -> Result<BTreeMap<Digest, Vec<Digest>>, DbError> {
+        let mut lists = BTreeMap::new();
+        for layer in images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest) {
+            if !self.chunk_lists.contains_key(&layer) {
+                let found = self.cloud.db.read(|c| db::chunk::list_digests(c, &layer))?;
+                self.chunk_lists.insert(layer, found);
+            }
+            match self.chunk_lists.get(&layer).filter(|lists| !lists.is_empty()) {
+                Some(found) => _ = lists.insert(layer, found.clone()),
+                None => problems.push(format!(
+                    "layer {} is not cut into chunks: its file is missing or damaged, import its \
+                     image again",
+                    layer.short()
+                )),
+            }
+        }
+        Ok(lists)
     }
 
     fn compile(

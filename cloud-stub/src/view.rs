@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use wherry_bundle::message::{
-    ContainerState, Event, Failed, Held, LogLine, Phase, PodPhase, PodStatus, Refused,
+    ContainerState, Event, Failed, FlashUse, Held, LogLine, Phase, PodPhase, PodStatus, Refused,
+    Transfer,
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
@@ -85,6 +86,8 @@ pub struct Node {
     /// The last generation that failed there.
     pub failed: Option<Failed>,
     pub held: Option<Held>,
+    /// While layers are on their way to it.
+    pub transfer: Option<Transfer>,
     pub pods_available: u32,
     pub pods_total: u32,
 }
@@ -101,6 +104,8 @@ pub struct NodeDetail {
     /// What the node itself says that it is.
     pub reported_architecture: Option<String>,
     pub uptime_seconds: Option<u64>,
+    /// Written since it booted.
+    pub flash: Option<FlashUse>,
     /// The last ones that the node reported; of an offline node too.
     pub pods: Vec<PodStatus>,
     /// The newest event that tells of something going wrong.
@@ -187,6 +192,7 @@ pub struct RolloutNode {
     pub refused: Option<Refused>,
     pub failed: Option<Failed>,
     pub held: Option<Held>,
+    pub transfer: Option<Transfer>,
     /// The node of its site that did not get there.
     pub stopped_by: Option<Name>,
     pub online: bool,

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use wherry_bundle::InvalidName;
 
+use crate::chunks::CutError;
 use crate::db::{DbError, What};
 use crate::image::ImportError;
 use crate::ingest::replies::TooMany;
@@ -159,6 +160,17 @@ impl From<ImportError> for ApiError {
             | ImportError::Json { .. }
             | ImportError::Image { .. }
             | ImportError::Layer { .. } => Self::unprocessable(error),
+        }
+    }
+}
+
+impl From<CutError> for ApiError {
+    fn from(error: CutError) -> Self {
+        match error {
+            CutError::Lists { .. } => Self::too_large(error),
+            CutError::Read { .. } | CutError::Damaged { .. } | CutError::Db(_) => {
+                Self::internal(error)
+            }
         }
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use wherry_bundle::Name;
-use wherry_bundle::message::{Event, PodStatus};
+use wherry_bundle::message::{Event, FlashUse, PodStatus};
 
 use super::client::{CliError, Client};
-use super::output::{fields, line, list, print, table, text};
+use super::output::{fields, line, list, print, progress, size, table, text};
 use super::{Output, time};
 use crate::api::{self, NewNodeRequest};
 use crate::clock::now_millis;
@@ -208,6 +208,7 @@ fn detail(detail: &NodeDetail) -> String {
         ("Applications", list(&detail.applications)),
         ("Generation", format!("{} of {}", node.generation, node.generation_wanted)),
         ("Phase", node.phase.as_ref().map_or("-".into(), phase_text)),
+        ("Transfer", progress(node.transfer.as_ref())),
         ("Refused", refused),
         ("Failed", failed),
         ("Held", held),
@@ -215,6 +216,7 @@ fn detail(detail: &NodeDetail) -> String {
         ("Wherry", or_dash(&detail.wherry_version)),
         ("Kernel", or_dash(&detail.kernel)),
         ("Uptime", or_dash(&uptime)),
+        ("Written to flash", detail.flash.map_or("-".into(), flash_text)),
         (
             "Events",
             format!(
@@ -227,6 +229,11 @@ fn detail(detail: &NodeDetail) -> String {
     text.push('\n');
     text += &table(["POD", "PHASE", "ADDRESS", "RESTARTS", "CONTAINERS", "LAST ERROR"], &rows);
     text
+}
+
+fn flash_text(flash: FlashUse) -> String {
+    let (layers, state) = (size(flash.layer_bytes), size(flash.state_bytes));
+    format!("{layers} of layers, {state} of state, {} of logs", size(flash.log_bytes))
 }
 
 fn pod_row(pod: &PodStatus) -> [String; 6] {

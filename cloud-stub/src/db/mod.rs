@@ -6,6 +6,7 @@
 //! anything slow inside of a transaction.
 
 pub mod application;
+pub mod chunk;
 pub mod customer;
 pub mod error;
 pub mod event;
@@ -26,7 +27,7 @@ pub use error::{DbError, What};
 
 /// The form of the tables, one entry for each change ever made. Never edit
 /// one that was released: append.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 /// Another process at the same file, such as a backup, may hold it this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 

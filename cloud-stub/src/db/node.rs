@@ -82,6 +82,7 @@ pub fn detail(connection: &Connection, name: &Name) -> Result<NodeDetail, DbErro
         kernel: said(|status| status.kernel.clone()),
         reported_architecture: said(|status| status.architecture.clone()),
         uptime_seconds: status.as_ref().map(|status| status.uptime_seconds),
+        flash: status.as_ref().map(|status| status.flash),
         last_error: event::last_error(connection, name)?,
         events_waiting: status.as_ref().map_or(0, |status| status.events_waiting),
         events_dropped: status.as_ref().map_or(0, |status| status.events_dropped),
@@ -216,6 +217,7 @@ impl NodeRow {
             refused: status.as_ref().and_then(|status| status.refused.clone()),
             failed: status.as_ref().and_then(|status| status.failed.clone()),
             held: status.as_ref().and_then(|status| status.held.clone()),
+            transfer: status.as_ref().and_then(|status| status.transfer),
             pods_available: count(pods.iter().filter(|pod| is_available(pod)).count()),
             pods_total: count(pods.len()),
         };
@@ -225,7 +227,7 @@ impl NodeRow {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use wherry_bundle::message::{Phase, WallMillis};
+    use wherry_bundle::message::{FlashUse, Phase, WallMillis};
 
     use super::*;
     use crate::db::{Db, customer};
@@ -271,6 +273,8 @@ pub(crate) mod tests {
             refused: None,
             failed: None,
             held: None,
+            transfer: None,
+            flash: FlashUse::default(),
             pods: Vec::new(),
             events_waiting: 0,
             events_dropped: 0,

@@ -231,6 +231,7 @@ pub fn rollout_node(
         refused: node.refused,
         failed: node.failed,
         held: node.held,
+        transfer: node.transfer,
         stopped_by: None,
         online: node.online,
         last_seen: node.last_seen,
