@@ -43,8 +43,10 @@ fn an_update_moves_what_changed_whatever_interrupts_it() {
             })
         };
         under_way(200_000)?;
-        let status = node.json(&["status"])?;
-        ensure!(status["transfer"]["bytes_per_second"].as_u64() > Some(0), "{status}");
+        wait_for("a rate", PATIENCE, || {
+            let rate = node.json(&["status"])?["transfer"]["bytes_per_second"].as_u64();
+            Ok((rate > Some(0)).then_some(()))
+        })?;
         cloud.wait_node("progress in the cloud", |node| {
             node["transfer"]["bytes_total"].as_u64() > Some(1_000_000)
         })?;
