@@ -9,6 +9,10 @@ pub const UPLOAD_BYTES_MAX: u64 = 16 << 30;
 /// A version package as JSON: templates and base64 configuration files that
 /// fit into one envelope, with room for the templates' comments.
 pub const PACKAGE_BYTES_MAX: usize = 4 << 20;
+/// A node's report: its status, and all that its outbox has room for.
+pub const REPORT_BYTES_MAX: usize = 4 << 20;
+/// Pieces of an exported file that wait for its reader, a chunk each.
+pub const EXPORT_QUEUE_MAX: usize = 4;
 /// Any other request.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Labels of one node.

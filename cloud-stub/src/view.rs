@@ -115,6 +115,16 @@ pub struct NodeDetail {
     pub events_dropped: u64,
     /// Numbers that never arrived here.
     pub events_missing: u64,
+    pub carried: Option<Carried>,
+}
+
+/// A bundle that a person carries to a node, which did not say yet that it
+/// has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    pub generation: Generation,
+    #[serde(flatten)]
+    pub version: VersionId,
 }
 
 /// The answer to `node add`: the only one that holds the token.
@@ -236,6 +246,39 @@ pub struct RolloutRequest {
     pub nodes: String,
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// What an export is asked to do. The answer is the file: `wherry_bundle::carrier`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRequest {
+    pub version: VersionId,
+    pub to: Recipients,
+    /// The nodes run this already: its chunks are left out.
+    #[serde(default)]
+    pub since: Option<VersionId>,
+}
+
+/// Who may take a carried update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipients {
+    Node(Name),
+    AnyOfProject(Name),
+}
+
+/// What came of a node's report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportImported {
+    pub node: Name,
+    pub generation: Generation,
+    pub phase: Phase,
+    /// False: the node is connected, its status here is a newer one.
+    pub status_taken: bool,
+    pub events: u64,
+    /// Those that were not here before.
+    pub events_new: u64,
+    /// The node took up what was carried to it: that is issued to it now.
+    pub taken_up: bool,
 }
 
 /// One line of a log stream.

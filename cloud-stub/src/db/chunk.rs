@@ -1,6 +1,6 @@
 //! How layers are cut, and where each chunk is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use wherry_bundle::Digest;
@@ -82,6 +82,24 @@ pub fn places(connection: &Connection, digest: &Digest) -> Result<Vec<Place>, Db
         Ok(Place { layer: Digest(row.get(0)?), offset: row.get(1)?, size_bytes: row.get(2)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// All chunks of some layers.
+///
+/// # Errors
+/// The database's.
+pub fn of_layers(
+    connection: &Connection,
+    layers: &BTreeSet<Digest>,
+) -> Result<HashSet<Digest>, DbError> {
+    let mut statement = connection.prepare_cached("SELECT digest FROM chunk WHERE layer = ?1")?;
+    let mut chunks = HashSet::new();
+    for layer in layers {
+        for digest in statement.query_map([layer.0], |row| row.get(0).map(Digest))? {
+            chunks.insert(digest?);
+        }
+    }
+    Ok(chunks)
 }
 
 /// Every layer that was cut.

@@ -203,14 +203,28 @@ pub fn nodes_of_site(
     own.map(|(name, _, wanted)| one(connection, &name, wanted)).collect()
 }
 
+/// The newest generation that was issued to the node, or waits for its turn.
+fn newest(connection: &Connection, node: &Name) -> Result<Generation, DbError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(max(generation), 0) FROM
+         (SELECT generation FROM issued WHERE node = ?1
+          UNION SELECT generation FROM queued WHERE node = ?1)",
+    )?;
+    Ok(Generation(statement.query_row([node.as_str()], |row| row.get(0))?))
+}
+
 fn one(connection: &Connection, name: &Name, wanted: Generation) -> Result<RolloutNode, DbError> {
     let queued = site::is_queued(connection, name, wanted)?;
-    let superseded = last_generation(connection, name)? > wanted;
-    Ok(rollout_node(node::show(connection, name)?, wanted, queued, superseded))
+    let node = node::show(connection, name)?;
+    // What is only carried to it supersedes nothing until the node has it.
+    let has_newer =
+        wanted < node.generation && node.generation <= last_generation(connection, name)?;
+    let superseded = has_newer || newest(connection, name)? > wanted;
+    Ok(rollout_node(node, wanted, queued, superseded))
 }
 
 /// How far `node` is with `wanted`. `queued`: that waits for its turn;
-/// `superseded`: a newer one was given to it.
+/// `superseded`: a newer one was issued to it, or it has one.
 #[must_use]
 pub fn rollout_node(
     node: crate::view::Node,
@@ -330,6 +344,12 @@ mod tests {
         let second = roll(2).unwrap();
         assert_eq!(state(first), RolloutState::Superseded);
         assert_eq!(state(second), RolloutState::Issued);
+        // A newer one that is only on its way to the node changes nothing.
+        db.write(|tx| next_generation(tx, &name("gw-1"))).unwrap();
+        said(refusing(2));
+        assert_eq!(state(second), RolloutState::Refused);
+        said(online(3, Phase::Empty));
+        assert_eq!(state(second), RolloutState::Superseded);
         let list = db.read(|c| list(c, Some(&name("shop")), 10)).unwrap();
         assert_eq!(list.iter().map(|r| r.id).collect::<Vec<_>>(), [Some(second), Some(first)]);
         assert!(db.read(|c| show(c, 99)).is_err());

@@ -30,14 +30,17 @@ pub fn layout(name: &str, contents: &str, architectures: &[&str]) -> Layout {
 /// An image layout `name` for amd64, a layer of a megabyte that does not
 /// compress for each seed; each has other contents.
 pub fn big_layers(name: &str, seeds: &[u64]) -> Layout {
-    let layers: Vec<Blob> = seeds
-        .iter()
-        .map(|seed| {
-            let mut file = Entry::file(&format!("data-{seed}"), "");
-            file.data = noise(*seed, 1 << 20);
-            Blob::tar(tar(&[file]))
-        })
-        .collect();
+    let files = seeds.iter().map(|seed| (format!("data-{seed}"), noise(*seed, 1 << 20)));
+    layers_of(name, files.collect())
+}
+
+/// An image layout `name` for amd64, a layer with one file for each of
+/// `files`.
+pub fn layers_of(name: &str, files: Vec<(String, Vec<u8>)>) -> Layout {
+    let layer = |(name, data): (String, Vec<u8>)| {
+        Blob::tar(tar(&[Entry { data, ..Entry::file(&name, "") }]))
+    };
+    let layers: Vec<Blob> = files.into_iter().map(layer).collect();
     let layout = Layout::new();
     let manifest = layout.image(&layers, "amd64", json!({"Entrypoint": ["/bin/lion"]}));
     layout.index(&[(name, manifest)]);

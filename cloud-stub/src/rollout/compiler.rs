@@ -1,125 +1,22 @@
-//! Rollouts: a version becomes part of what some nodes shall run, and each of
-//! them gets a new signed bundle of all its applications.
-//!
-//! All or nothing: one node that cannot take it stops the whole rollout, with
-//! the reasons of all nodes. Never here: MQTT.
+//! Versions compiled to the bundle of one node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::PoisonError;
 
-use wherry_bundle::envelope::{self, EnvelopeError};
+use wherry_bundle::envelope;
 use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::model::{Bundle, Config, ConfigRef, Deployment, Image, VersionRef};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::architecture;
-use crate::clock::now_millis;
 use crate::cloud::Cloud;
-use crate::db::rollout::Given;
-use crate::db::site::Queued;
 use crate::db::version::StoredVersion;
 use crate::db::{self, DbError};
 use crate::image::{ImageInfo, reference::familiar};
-use crate::limits::ROLLOUT_NODES_MAX;
-use crate::selector::{InvalidSelector, Selector};
 use crate::version::{self, Compiled};
-use crate::view::{Node, Rollout, RolloutRequest, VersionId};
-
-/// Problems that one answer lists.
-const PROBLEMS_MAX: usize = 100;
-
-/// Why a rollout did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum RolloutError {
-    #[error(transparent)]
-    Selector(#[from] InvalidSelector),
-    #[error("`{selector}` selects no node of project `{project}`")]
-    NoNode { selector: Selector, project: Name },
-    #[error("{0} nodes at once are too many (at most {ROLLOUT_NODES_MAX}): use narrower selectors")]
-    TooManyNodes(usize),
-    /// A line each, with the node's name.
-    #[error("the version cannot go to these nodes")]
-    Refused(Vec<String>),
-    #[error(transparent)]
-    Db(#[from] DbError),
-}
-
-/// A node with its next bundle; its generation is not given yet.
-struct Prepared {
-    node: Node,
-    bundle: Bundle,
-}
-
-/// Compiles and stores a bundle for each selected node. What is stored has to
-/// be published next ([`Cloud::publish_desired`]). A dry run stores nothing.
-///
-/// # Errors
-/// [`RolloutError`]; then nothing was changed.
-pub fn start(cloud: &Cloud, request: &RolloutRequest) -> Result<Rollout, RolloutError> {
-    let selector: Selector = request.nodes.parse()?;
-    let _one_at_a_time = cloud.rollouts.lock().unwrap_or_else(PoisonError::into_inner);
-    let nodes = select(cloud, request, &selector)?;
-    let prepared = prepare(cloud, &request.version, nodes)?;
-    if request.dry_run {
-        dry_run(cloud, request, prepared)
-    } else {
-        store(cloud, request, prepared)
-    }
-}
-
-fn select(
-    cloud: &Cloud,
-    request: &RolloutRequest,
-    selector: &Selector,
-) -> Result<Vec<Node>, RolloutError> {
-    let (project, mut nodes) = cloud.db.read(|c| {
-        let project = db::application::show(c, &request.version.application)?.project;
-        let nodes = db::node::of_project(c, &project)?;
-        Ok::<_, DbError>((project, nodes))
-    })?;
-    nodes.retain(|node| selector.matches(&node.name, &node.labels));
-    match nodes.len() {
-        0 => Err(RolloutError::NoNode { selector: selector.clone(), project }),
-        1..=ROLLOUT_NODES_MAX => Ok(nodes),
-        count => Err(RolloutError::TooManyNodes(count)),
-    }
-}
-
-fn prepare(
-    cloud: &Cloud,
-    version: &VersionId,
-    nodes: Vec<Node>,
-) -> Result<Vec<Prepared>, RolloutError> {
-    let mut compiler = Compiler::new(cloud);
-    // One that does not exist is an error of the request, not of each node.
-    compiler.load(version)?;
-    let mut prepared = Vec::new();
-    let mut problems = Vec::new();
-    for node in nodes {
-        let mut wanted = cloud.db.read(|c| db::rollout::assigned(c, &node.name))?;
-        wanted.retain(|assigned| assigned.application != version.application);
-        wanted.push(version.clone());
-        wanted.sort();
-        match compiler.bundle(&node, &wanted)? {
-            Ok(bundle) => prepared.push(Prepared { node, bundle }),
-            Err(found) => {
-                problems.extend(found.into_iter().map(|what| format!("{}: {what}", node.name)));
-            }
-        }
-    }
-    if problems.is_empty() {
-        return Ok(prepared);
-    }
-    let count = problems.len();
-    problems.truncate(PROBLEMS_MAX);
-    if count > PROBLEMS_MAX {
-        problems.push(format!("and {} more", count - PROBLEMS_MAX));
-    }
-    Err(RolloutError::Refused(problems))
-}
+use crate::view::{Node, VersionId};
 
 /// Versions and what they compile to, each once a rollout.
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     cloud: &'a Cloud,
     versions: HashMap<VersionId, StoredVersion>,
     compiled: HashMap<(VersionId, String), Result<Compiled, Vec<String>>>,
@@ -127,12 +24,12 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(cloud: &'a Cloud) -> Self {
+    pub fn new(cloud: &'a Cloud) -> Self {
         let (versions, compiled) = (HashMap::new(), HashMap::new());
         Self { cloud, versions, compiled, chunk_lists: HashMap::new() }
     }
 
-    fn load(&mut self, id: &VersionId) -> Result<&StoredVersion, DbError> {
+    pub fn load(&mut self, id: &VersionId) -> Result<&StoredVersion, DbError> {
         if !self.versions.contains_key(id) {
             let stored = self.cloud.db.read(|c| db::version::load(c, id))?;
             self.versions.insert(id.clone(), stored);
@@ -141,7 +38,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The bundle of all `wanted` versions, or why there cannot be one.
-    fn bundle(
+    pub fn bundle(
         &mut self,
         node: &Node,
         wanted: &[VersionId],
@@ -183,6 +80,22 @@ impl<'a> Compiler<'a> {
             problems.push(error.to_string());
         }
         Ok(if problems.is_empty() { Ok(bundle) } else { Err(problems) })
+    }
+
+    /// The layers of a version as it is compiled for the node, or why it
+    /// cannot be.
+    pub fn layers(
+        &mut self,
+        id: &VersionId,
+        node: &Node,
+    ) -> Result<Result<BTreeSet<Digest>, Vec<String>>, DbError> {
+        Ok(match self.compile(id, node)? {
+            Ok(compiled) => {
+                let layers = compiled.images.iter().flat_map(|image| &image.layers);
+                Ok(layers.map(|layer| layer.digest).collect())
+            }
+            Err(problems) => Err(problems.clone()),
+        })
     }
 
     /// How the layers of `images` are cut.
@@ -299,69 +212,4 @@ impl Parts {
             self.images.insert(image.digest, image.clone());
         }
     }
-}
-
-fn store(
-    cloud: &Cloud,
-    request: &RolloutRequest,
-    prepared: Vec<Prepared>,
-) -> Result<Rollout, RolloutError> {
-    cloud.db.write(|tx| {
-        let version = &request.version;
-        let row = db::version::load(tx, version)?.row;
-        let (mut given, mut queued) = (Vec::new(), Vec::new());
-        // By name: the first of each site begins, the others have their turns.
-        let mut begun: BTreeSet<String> = BTreeSet::new();
-        let mut prepared = prepared;
-        prepared.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        for Prepared { node, mut bundle } in prepared {
-            // It may have been removed since it was selected.
-            db::node::show(tx, &node.name)?;
-            bundle.generation = db::rollout::next_generation(tx, &node.name)?;
-            let sealed = envelope::seal(&bundle, &cloud.key).map_err(|e| refused(&node, &e))?;
-            db::rollout::assign(tx, &node.name, &version.application, row)?;
-            let (site, generation) = (db::site::of(&node).map(str::to_owned), bundle.generation);
-            match &site {
-                Some(site) if !begun.insert(site.clone()) => {
-                    queued.push((node.name.clone(), site.clone(), generation, sealed));
-                }
-                Some(_) | None => db::rollout::issue(tx, &node.name, generation, &sealed)?,
-            }
-            given.push(Given { node: node.name, site, generation });
-        }
-        let id = db::rollout::add(tx, version, &request.nodes, &given, now_millis())?;
-        for (node, site, generation, envelope) in &queued {
-            let (generation, envelope) = (*generation, envelope.as_slice());
-            db::site::queue(tx, id, &Queued { node, site, generation, envelope })?;
-        }
-        Ok(db::rollout::show(tx, id)?)
-    })
-}
-
-fn dry_run(
-    cloud: &Cloud,
-    request: &RolloutRequest,
-    prepared: Vec<Prepared>,
-) -> Result<Rollout, RolloutError> {
-    let nodes = cloud.db.read(|c| {
-        prepared
-            .into_iter()
-            .map(|Prepared { mut node, .. }| {
-                let next = db::rollout::last_generation(c, &node.name)?.0 + 1;
-                node.generation_wanted = Generation(next);
-                Ok(db::rollout::rollout_node(node, Generation(next), false, false))
-            })
-            .collect::<Result<_, DbError>>()
-    })?;
-    Ok(Rollout {
-        id: None,
-        version: request.version.clone(),
-        selector: request.nodes.clone(),
-        created_at: now_millis(),
-        nodes,
-    })
-}
-
-fn refused(node: &Node, error: &EnvelopeError) -> RolloutError {
-    RolloutError::Refused(vec![format!("{}: {error}", node.name)])
 }
