@@ -82,7 +82,11 @@ fn an_update_and_a_report_travel_on_a_stick() {
         node.wait_running(1)?;
         let version = package("1.0.1", "lion:2.0.0").create(cloud, host)?;
         cloud.wait_node("the first version", |node| node["generation"] == 1)?;
+        // With a farewell, so that the cloud need not wait to miss it.
+        node.end(Signal::SIGTERM)?;
+        cloud.wait_node("the node offline", |node| node["online"] == false)?;
         host.uplink(false)?;
+        node.start()?;
         let [update, bad, report] =
             ["update", "bad", "report"].map(|name| host.folder().join(name).display().to_string());
         let export = ["version", "export", &version, "--node", "gw-1", "-o", &update];
