@@ -84,7 +84,7 @@ impl Bench {
 
     fn failures(&self) -> Vec<&str> {
         let failure = |event| match event {
-            &AgentEvent::LayerFailed { ref error, .. } => Some(error.as_str()),
+            AgentEvent::LayerFailed { error, .. } => Some(error.as_str()),
             _ => None,
         };
         self.news.iter().filter_map(failure).collect()
