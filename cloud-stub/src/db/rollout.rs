@@ -284,7 +284,7 @@ fn state(node: &crate::view::Node, wanted: Generation) -> RolloutState {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::message::{Cause, Failed, Phase, Refused, Status};
+    use wherry_bundle::message::{Cause, Failed, Held, Phase, Refused, Status};
 
     use super::*;
     use crate::db::node::tests::{name, new_node, online, with_node};
@@ -323,6 +323,17 @@ mod tests {
         assert_eq!(state(first), RolloutState::Issued);
         said(refusing(7));
         assert_eq!(state(first), RolloutState::Issued, "it refused another one");
+        let holding = |held: u64| {
+            let Status::Online(mut status) = online(0, Phase::Good) else { unreachable!() };
+            status.held = Some(Held { generation: Generation(held), by: "an operator".into() });
+            Status::Online(status)
+        };
+        said(holding(7));
+        assert_eq!(state(first), RolloutState::Issued, "it holds another one");
+        said(holding(1));
+        assert_eq!(state(first), RolloutState::Held);
+        let view = db.read(|c| show(c, first)).unwrap().nodes[0].held.clone();
+        assert_eq!(view.map(|held| held.by).as_deref(), Some("an operator"));
         said(refusing(1));
         assert_eq!(state(first), RolloutState::Refused);
         said(online(1, Phase::Fetching { bytes_done: 1, bytes_total: 2 }));

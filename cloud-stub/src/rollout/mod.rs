@@ -55,12 +55,20 @@ struct Prepared {
     bundle: Bundle,
 }
 
-/// Compiles and stores a bundle for each selected node. What is stored has to
-/// be published next ([`Cloud::publish_desired`]). A dry run stores nothing.
+/// A rollout that was stored, and what follows from it.
+#[derive(Debug)]
+pub struct Started {
+    pub rollout: Rollout,
+    /// Nodes whose bundle is to be published now ([`Cloud::publish_desired`]).
+    pub due: Vec<Name>,
+}
+
+/// Compiles and stores a bundle for each selected node. A dry run stores
+/// nothing.
 ///
 /// # Errors
 /// [`RolloutError`]; then nothing was changed.
-pub fn start(cloud: &Cloud, request: &RolloutRequest) -> Result<Rollout, RolloutError> {
+pub fn start(cloud: &Cloud, request: &RolloutRequest) -> Result<Started, RolloutError> {
     let selector: Selector = request.nodes.parse()?;
     let _one_at_a_time = cloud.rollouts.lock().unwrap_or_else(PoisonError::into_inner);
     let nodes = select(cloud, request, &selector)?;
@@ -125,15 +133,11 @@ fn store(
     cloud: &Cloud,
     request: &RolloutRequest,
     prepared: Vec<Prepared>,
-) -> Result<Rollout, RolloutError> {
+) -> Result<Started, RolloutError> {
     cloud.db.write(|tx| {
         let version = &request.version;
         let row = db::version::load(tx, version)?.row;
-        let (mut given, mut queued) = (Vec::new(), Vec::new());
-        // By name: the first of each site begins, the others have their turns.
-        let mut begun: BTreeSet<String> = BTreeSet::new();
-        let mut prepared = prepared;
-        prepared.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        let (mut given, mut queued, mut due) = (Vec::new(), Vec::new(), Vec::new());
         for Prepared { node, mut bundle } in prepared {
             // It may have been removed since it was selected.
             db::node::show(tx, &node.name)?;
@@ -143,10 +147,11 @@ fn store(
             db::carried::forget(tx, &node.name)?;
             let (site, generation) = (db::site::of(&node).map(str::to_owned), bundle.generation);
             match &site {
-                Some(site) if !begun.insert(site.clone()) => {
-                    queued.push((node.name.clone(), site.clone(), generation, sealed));
+                Some(site) => queued.push((node.name.clone(), site.clone(), generation, sealed)),
+                None => {
+                    db::rollout::issue(tx, &node.name, generation, &sealed)?;
+                    due.push(node.name.clone());
                 }
-                Some(_) | None => db::rollout::issue(tx, &node.name, generation, &sealed)?,
             }
             given.push(Given { node: node.name, site, generation });
         }
@@ -155,7 +160,8 @@ fn store(
             let (generation, envelope) = (*generation, envelope.as_slice());
             db::site::queue(tx, id, &Queued { node, site, generation, envelope })?;
         }
-        Ok(db::rollout::show(tx, id)?)
+        due.extend(db::site::advance(tx)?);
+        Ok(Started { rollout: db::rollout::show(tx, id)?, due })
     })
 }
 
@@ -163,7 +169,7 @@ fn dry_run(
     cloud: &Cloud,
     request: &RolloutRequest,
     prepared: Vec<Prepared>,
-) -> Result<Rollout, RolloutError> {
+) -> Result<Started, RolloutError> {
     let nodes = cloud.db.read(|c| {
         prepared
             .into_iter()
@@ -174,13 +180,14 @@ fn dry_run(
             })
             .collect::<Result<_, DbError>>()
     })?;
-    Ok(Rollout {
+    let rollout = Rollout {
         id: None,
         version: request.version.clone(),
         selector: request.nodes.clone(),
         created_at: now_millis(),
         nodes,
-    })
+    };
+    Ok(Started { rollout, due: Vec::new() })
 }
 
 fn not_sealed(node: &Node, error: &EnvelopeError) -> RolloutError {

@@ -32,7 +32,7 @@ use super::health::HealthSpecs;
 use super::orders::LogOrders;
 use super::probes::Probes;
 use super::report::{Identity, Pids, RecentEvents, StatusGate};
-use super::{Event, SupervisorError, ledger_file, memory};
+use super::{Event, SupervisorError, memory, run_file};
 use crate::agent::{AckToken, AgentHandle};
 use crate::config::Config;
 use crate::control::{Ask, CloudLink};
@@ -109,7 +109,7 @@ impl Node {
     ) -> Result<Self, SupervisorError> {
         let keeping = Keeping::Apart { program: SELF_EXE.into(), rest_delay: REST_DELAY };
         let (durable, found) = Durable::open(&config.data, keeping, &config.node, now)?;
-        let ledger = ledger_file::load(&config.run.ledger()).unwrap_or_else(|error| {
+        let ledger = run_file::load(Ledger::SCHEMA, &config.run.ledger()).unwrap_or_else(|error| {
             log::warn!("the ledger is lost, back-off starts over: {error}");
             None
         });
@@ -272,7 +272,8 @@ impl Node {
         self.desired.replace.clear();
         if plan.ledger != self.ledger {
             self.ledger = plan.ledger;
-            if let Err(error) = ledger_file::save(&self.config.run.ledger(), &self.ledger) {
+            let path = self.config.run.ledger();
+            if let Err(error) = run_file::save(Ledger::SCHEMA, &path, &self.ledger) {
                 log::warn!("the ledger is not kept: {error}");
             }
         }
