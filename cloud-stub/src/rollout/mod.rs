@@ -7,7 +7,6 @@
 mod compiler;
 mod export;
 
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use wherry_bundle::envelope::{self, EnvelopeError};

@@ -83,11 +83,11 @@ impl Bench {
     }
 
     fn failures(&self) -> Vec<&str> {
-        let failure = |event| match event {
+        let failures = self.news.iter().filter_map(|event| match event {
             AgentEvent::LayerFailed { error, .. } => Some(error.as_str()),
             _ => None,
-        };
-        self.news.iter().filter_map(failure).collect()
+        });
+        failures.collect()
     }
 }
 

@@ -69,7 +69,7 @@ impl Node {
         let generation = bundle.generation;
         let known = self.waiting.take().filter(|waiting| waiting.held.generation == generation);
         // A node that runs nothing has nothing that a hold could protect.
-        let hold = self.found_hold().filter(|_| self.bundle.is_some());
+        let hold = self.found_hold(generation).filter(|_| self.bundle.is_some());
         let (by, until) = match hold {
             None => return Some((bundle, envelope)),
             Some(Hold::Window(by)) => (by, None),
@@ -114,9 +114,9 @@ impl Node {
 
     /// Takes up what waits once nothing holds it; when to look again.
     pub(super) fn end_hold(&mut self, now: Millis) -> Option<Millis> {
-        let Waiting { bundle, envelope, until, .. } = self.waiting.as_ref()?;
+        let Waiting { bundle, envelope, until, held } = self.waiting.as_ref()?;
         let look_at = self.look_again.min(until.unwrap_or(self.look_again));
-        if now < look_at && self.found_hold().is_some() {
+        if now < look_at && self.found_hold(held.generation).is_some() {
             return Some(look_at);
         }
         self.look_again = now.saturating_add(LOOK_AGAIN);
@@ -138,11 +138,14 @@ impl Node {
         self.waiting = None;
     }
 
-    /// Who or what holds newer generations at the moment. Windows first: the
-    /// time of somebody's hold is not to run out while one is waited for.
-    fn found_hold(&self) -> Option<Hold> {
+    /// Who or what holds `generation` at the moment. Windows first: the time
+    /// of somebody's hold is not to run out while one is waited for.
+    fn found_hold(&self, generation: Generation) -> Option<Hold> {
         let update = &self.config.update;
-        if let Some(by) = closed(update) {
+        // Whoever brought it stands beside the gateway and means now.
+        if self.brought != Some(generation)
+            && let Some(by) = closed(update)
+        {
             return Some(Hold::Window(by.into()));
         }
         if self.config.run.hold().exists() {

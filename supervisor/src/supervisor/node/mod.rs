@@ -16,8 +16,8 @@ mod upgrade;
 
 use std::sync::mpsc::SyncSender;
 
-use wherry_bundle::Bundle;
 use wherry_bundle::message::Transfer;
+use wherry_bundle::{Bundle, Generation};
 use wherry_core::upgrade::Watch;
 use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
@@ -78,6 +78,8 @@ pub struct Node {
     transfer: Option<Transfer>,
     /// Layers come out of a file that a person brought.
     is_applying: bool,
+    /// The last generation that came so.
+    brought: Option<Generation>,
     /// An envelope that could not be committed yet, and when to try again.
     uncommitted: Option<(Vec<u8>, Option<AckToken>, Millis)>,
     /// A newer bundle that is held, and when to look at that again.
@@ -134,6 +136,7 @@ impl Node {
             wake_at: None,
             transfer: None,
             is_applying: false,
+            brought: None,
             uncommitted: None,
             waiting: None,
             look_again: Millis(0),
