@@ -7,7 +7,8 @@
 use embedded_io::{Read, ReadExactError, Write};
 
 const START: [u8; 2] = *b"Wh";
-const HEADER_BYTES: usize = 10;
+/// What a frame has besides its payload.
+pub const HEADER_BYTES: usize = 10;
 
 /// Why a frame could not be read or written.
 #[derive(Debug, thiserror::Error)]

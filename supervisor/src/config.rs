@@ -32,6 +32,8 @@ const LOG_FILE_BYTES_MIN: u64 = 16 * 1024;
 const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A configuration is one page; more is a wrong file.
 const CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// A slower transfer would not bring one chunk within a request's patience.
+const TRANSFER_RATE_MIN: u64 = 1024;
 /// More keys than that nobody can tell apart; a rotation needs two.
 const TRUSTED_KEYS_MAX: usize = 8;
 /// Update windows, and files that hold: a page of them nobody understands.
@@ -55,6 +57,8 @@ pub struct Config {
     pub dns: Vec<IpAddr>,
     /// Size of one log file; a container has two.
     pub log_file_bytes_max: u64,
+    /// What transfers may ask for; `None` is no limit.
+    pub transfer_bytes_per_second_max: Option<u64>,
     pub update: Update,
     /// For `wherry init` only.
     pub init: InitConfig,
@@ -198,6 +202,8 @@ struct File {
     #[serde(default)]
     logs: LogsTable,
     #[serde(default)]
+    transfer: TransferTable,
+    #[serde(default)]
     update: UpdateTable,
     init: Option<init::InitTable>,
 }
@@ -222,6 +228,12 @@ struct NetworkTable {
 #[serde(deny_unknown_fields)]
 struct LogsTable {
     file_bytes_max: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TransferTable {
+    bytes_per_second_max: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -270,6 +282,7 @@ impl File {
             subnet,
             dns: self.network.dns.unwrap_or_default(),
             log_file_bytes_max,
+            transfer_bytes_per_second_max: self.transfer.check()?,
             update: self.update.check()?,
             init,
         })
@@ -287,6 +300,18 @@ impl BrokerTable {
             return Err(("broker.port", "use 1 to 65535".into()));
         }
         Ok(Broker { host: self.host, port, password: self.password.unwrap_or_default() })
+    }
+}
+
+impl TransferTable {
+    fn check(self) -> Result<Option<u64>, Wrong> {
+        match self.bytes_per_second_max {
+            Some(rate) if rate < TRANSFER_RATE_MIN => {
+                let what = format!("use {TRANSFER_RATE_MIN} or more");
+                Err(("transfer.bytes_per_second_max", what))
+            }
+            rate => Ok(rate),
+        }
     }
 }
 
@@ -468,6 +493,7 @@ mod tests {
             (file(good, "[network]\nbridge = \"a-bridge-too-far\""), "network.bridge"),
             (file(good, "[network]\nsubnet = \"10.0.0.0/8\""), "network.subnet"),
             (file(good, "[logs]\nfile_bytes_max = 10"), "logs.file_bytes_max"),
+            (file(good, "[transfer]\nbytes_per_second_max = 10"), "transfer.bytes_per_second_max"),
             (file(good, "[update]\nwindows = [\"often\"]"), "update.windows"),
             (file(good, "[update]\ntime_zone = \"Europe/Berlin\""), "update.time_zone"),
             (file(good, "[update]\nhold_files = [\"x\"]"), "update.hold_files"),

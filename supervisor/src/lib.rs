@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+mod io;
 pub mod layers;
 pub mod logger;
 pub mod logs;

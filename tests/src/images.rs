@@ -218,6 +218,30 @@ impl Images {
         Ok(())
     }
 
+    /// Puts all of `folder` on top of an image, as one layer.
+    ///
+    /// # Errors
+    /// What umoci says.
+    pub fn add(&self, tag: &str, folder: &Path) -> Result<()> {
+        insert(&self.image(tag), folder)
+    }
+
+    /// Puts the program in `file`, as `path`, and its libraries on top of an
+    /// image, as one layer.
+    ///
+    /// # Errors
+    /// It needs a library that is not here, or what umoci says.
+    pub fn add_program(&self, tag: &str, file: &Path, path: &str) -> Result<()> {
+        let root = self.work.join(format!("{tag}-program"));
+        let target = under(&root, Path::new(path));
+        fs::create_dir_all(target.parent().context("a program has a folder")?)?;
+        fs::copy(file, &target)?;
+        for library in libraries(&self.source.root, file)? {
+            copy(&under(&self.source.root, &library), &root, &library)?;
+        }
+        self.add(tag, &root)
+    }
+
     /// nginx as Debian ships it, started with `/etc/nginx/nginx.conf`.
     ///
     /// # Errors

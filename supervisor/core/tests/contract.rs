@@ -134,6 +134,7 @@ fn a_bundle_becomes_what_decisions_need() {
         versions: Vec::new(),
         deployments: vec![deployment],
         configs: Vec::new(),
+        chunk_lists: [1, 2].map(|number| (layer(number).digest, vec![Digest([number; 32])])).into(),
         images: vec![image],
         upgrade: UpgradePolicy::default(),
     };

@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use wherry_bundle::message::NodeStatus;
-use wherry_bundle::model::Layer;
 use wherry_bundle::topic::Topic;
 
 use super::AckToken;
+use crate::layers::WantedLayer;
 
 /// Log chunks and replies that wait for the uplink.
 pub const UPLINK_MESSAGES_MAX: usize = 32;
@@ -34,7 +34,7 @@ pub(super) struct Uplink {
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     pub status: Option<Box<NodeStatus>>,
-    pub want: Option<Vec<Layer>>,
+    pub want: Option<Vec<WantedLayer>>,
     pub events_pending: bool,
     pub confirmed: Vec<AckToken>,
     pub uplinks: VecDeque<Uplink>,

@@ -25,13 +25,13 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use wherry_bundle::message::{Command, LogChunk, Message, NodeStatus, Reply};
+use wherry_bundle::message::{Command, LogChunk, Message, NodeStatus, Reply, Transfer};
 use wherry_bundle::model::Layer;
 use wherry_bundle::topic::Topic;
 use wherry_bundle::wire::WireError;
 use wherry_bundle::{Digest, Name};
 
-use crate::layers::Layers;
+use crate::layers::{Layers, WantedLayer};
 use crate::store::Store;
 use inbox::{Inbox, Uplink};
 pub use inbox::{UPLINK_BYTES_MAX, UPLINK_MESSAGES_MAX};
@@ -56,6 +56,8 @@ pub struct AgentConfig {
     /// Empty: no credentials are sent.
     pub password: String,
     pub layers: Layers,
+    /// What a transfer may ask for; `None` is no limit.
+    pub bytes_per_second_max: Option<u64>,
 }
 
 /// What the agent tells the supervisor. The sink that takes it may wait, but
@@ -75,17 +77,27 @@ pub enum AgentEvent {
     },
     /// Each id comes once while this process lives.
     Command(Command),
-    LayerDone(Digest),
+    /// It is known how the layer is cut, and how much of it is not on this
+    /// node.
+    LayerBegun {
+        layer: Layer,
+        bytes_missing: u64,
+    },
+    /// The bytes are those since it was begun last.
+    LayerDone {
+        layer: Digest,
+        bytes_fetched: u64,
+        bytes_copied: u64,
+    },
     /// For people: the agent goes on trying while the layer is wanted.
     LayerFailed {
         layer: Digest,
         error: String,
+        /// The disk is full.
+        is_no_space: bool,
     },
     /// Of all wanted layers together; at most one a second.
-    Progress {
-        bytes_done: u64,
-        bytes_total: u64,
-    },
+    Progress(Transfer),
 }
 
 /// Names one received message of one connection.
@@ -150,7 +162,7 @@ impl AgentHandle {
 
     /// The layers to fetch, in order of urgency; replaces the list before.
     /// Layers that are already whole are skipped, without an event.
-    pub fn want(&self, layers: Vec<Layer>) {
+    pub fn want(&self, layers: Vec<WantedLayer>) {
         self.inbox.put(|inputs| inputs.want = Some(layers));
     }
 

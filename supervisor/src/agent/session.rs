@@ -152,6 +152,7 @@ impl<'a> Session<'a> {
         if let Stage::Leaving { until, told } = self.stage {
             return self.step_leaving(now, until, told);
         }
+        self.worker.work_on_layers(now);
         while self.queued.len() + self.sent.len() < SEND_WINDOW && self.send_next(now)? {}
         let oldest = self.sent.values().map(|(_, since)| *since).min();
         let mut wake_at = now + IDLE;
@@ -159,7 +160,7 @@ impl<'a> Session<'a> {
             wake_at = wake_at.min(due(since, now, "a message")?);
         }
         if self.queued.len() + self.sent.len() < SEND_WINDOW {
-            let dues = [self.worker.fetcher.wake_at(), self.worker.events.due()];
+            let dues = [self.worker.fetcher.wake_at(now), self.worker.events.due()];
             wake_at = dues.into_iter().flatten().fold(wake_at, Instant::min);
         }
         Ok(wake_at)
@@ -198,10 +199,7 @@ impl<'a> Session<'a> {
             self.publish(Topic::Event, payload, Sent::Events)?;
             return Ok(true);
         }
-        let mut news = Vec::new();
-        let request = self.worker.fetcher.next_request(now, &mut news);
-        self.tell(news);
-        if let Some(request) = request {
+        if let Some(request) = self.worker.fetcher.next_request(now) {
             let payload = request.to_bytes().map_err(|error| lost(&error))?;
             self.publish(Topic::ChunkGet, payload, Sent::ChunkGet)?;
             return Ok(true);

@@ -70,7 +70,7 @@ impl Worker {
         sink: Sink,
     ) -> io::Result<Self> {
         let options = mqtt_options(&config).map_err(io::Error::other)?;
-        let fetcher = Fetcher::new(config.layers.clone());
+        let fetcher = Fetcher::new(config.layers.clone(), config.bytes_per_second_max);
         Ok(Self {
             config,
             store,
@@ -138,6 +138,12 @@ impl Worker {
         self.shutdown |= inputs.shutdown;
     }
 
+    pub fn work_on_layers(&mut self, now: Instant) {
+        let mut news = Vec::new();
+        self.fetcher.work(now, &mut news);
+        news.into_iter().for_each(|event| (self.sink)(event));
+    }
+
     /// False if it was cut short by a shutdown.
     async fn pause(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
@@ -149,9 +155,15 @@ impl Worker {
             if self.shutdown {
                 return false;
             }
+            // What is on this node needs no line.
+            self.work_on_layers(Instant::now());
+            let wake_at = self.fetcher.wake_at(Instant::now()).map_or(until, |at| at.min(until));
             tokio::select! {
                 () = inbox.changed() => {}
-                () = tokio::time::sleep_until(until) => return true,
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+            if Instant::now() >= until {
+                return true;
             }
         }
     }

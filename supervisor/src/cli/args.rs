@@ -37,8 +37,15 @@ pub enum Command {
         output: Output,
     },
     Status {
+        /// A report for the cloud goes there.
+        export: Option<PathBuf>,
         place: Place,
         output: Output,
+    },
+    /// A carried file is taken up.
+    Apply {
+        file: PathBuf,
+        place: Place,
     },
     Describe {
         pod: Name,
@@ -103,6 +110,7 @@ struct Options {
     all: bool,
     tail: Option<u32>,
     since_seconds: Option<u64>,
+    file: Option<PathBuf>,
 }
 
 /// Reads a command line; the program's name comes first.
@@ -142,6 +150,10 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
             Short(letter) => format!("-{letter}"),
             Long(name) => format!("--{name}"),
             Value(value) => {
+                if topic == Topic::Apply && options.file.is_none() {
+                    options.file = Some(value.into());
+                    continue;
+                }
                 if !topic.takes_pod() || options.pod.is_some() {
                     return Err(format!("`{}` is one word too many", value.to_string_lossy()));
                 }
@@ -167,6 +179,7 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
             "-f" | "--follow" => options.follow = true,
             "-t" | "--times" => options.times = true,
             "--all" => options.all = true,
+            "--export" => options.file = Some(value()?.into()),
             other => return Err(format!("unknown option `{other}`")),
         }
     }
@@ -174,7 +187,7 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
 }
 
 fn command(topic: Topic, options: Options) -> Result<Command, String> {
-    let Options { place, output, pod, container, follow, times, all, tail, since_seconds } =
+    let Options { place, output, pod, container, follow, times, all, tail, since_seconds, file } =
         options;
     let config = || place.config.clone().unwrap_or_else(|| CONFIG_PATH.into());
     let pod = || pod.ok_or("which pod? Give the name of a pod or a deployment");
@@ -186,7 +199,11 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
         Topic::PowerOff => Command::PowerOff,
         Topic::Check => Command::Check { config: place.config, output },
         Topic::Ps => Command::Ps { place, output },
-        Topic::Status => Command::Status { place, output },
+        Topic::Status => Command::Status { export: file, place, output },
+        Topic::Apply => {
+            let file = file.ok_or("which file? `-` is standard input")?;
+            Command::Apply { file, place }
+        }
         Topic::Describe => Command::Describe { pod: pod()?, place, output },
         Topic::Events => Command::Events { tail: tail.unwrap_or(EVENTS_TAIL), place, output },
         Topic::Logs => {

@@ -17,6 +17,7 @@ pub enum Topic {
     Describe,
     Events,
     Logs,
+    Apply,
     Stop,
     Hold,
     Release,
@@ -25,7 +26,7 @@ pub enum Topic {
 
 impl Topic {
     #[cfg(test)]
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
@@ -38,6 +39,7 @@ impl Topic {
         Self::Describe,
         Self::Events,
         Self::Logs,
+        Self::Apply,
         Self::Stop,
         Self::Hold,
         Self::Release,
@@ -59,6 +61,7 @@ impl Topic {
             "describe" => Self::Describe,
             "events" => Self::Events,
             "logs" => Self::Logs,
+            "apply" => Self::Apply,
             "stop" => Self::Stop,
             "hold" => Self::Hold,
             "release" => Self::Release,
@@ -82,6 +85,7 @@ impl Topic {
             Self::Describe => "describe",
             Self::Events => "events",
             Self::Logs => "logs",
+            Self::Apply => "apply",
             Self::Stop => "stop",
             Self::Hold => "hold",
             Self::Release => "release",
@@ -101,7 +105,8 @@ impl Topic {
             Self::General | Self::Version | Self::Reboot | Self::PowerOff => return Vec::new(),
             Self::Run | Self::Supervisor | Self::Init => return vec!["--config"],
             Self::Check => return vec!["--config", "-o", "--output"],
-            Self::Ps | Self::Status | Self::Describe => &["-o", "--output"],
+            Self::Ps | Self::Describe => &["-o", "--output"],
+            Self::Status => &["--export", "-o", "--output"],
             Self::Events => &["--tail", "-o", "--output"],
             Self::Logs => &[
                 "-c",
@@ -116,7 +121,7 @@ impl Topic {
                 "--output",
             ],
             Self::Stop => &["--all"],
-            Self::Hold | Self::Release => &[],
+            Self::Apply | Self::Hold | Self::Release => &[],
         };
         own.iter().chain(&PLACE).copied().collect()
     }
@@ -138,6 +143,7 @@ pub fn text(topic: Topic) -> String {
         Topic::Describe => DESCRIBE,
         Topic::Events => EVENTS,
         Topic::Logs => LOGS,
+        Topic::Apply => APPLY,
         Topic::Stop => STOP,
         Topic::Hold => HOLD,
         Topic::Release => RELEASE,
@@ -159,6 +165,7 @@ usage: wherry COMMAND [OPTIONS]
   describe POD      everything about a pod
   logs POD          what a pod's containers print
   events            what happened of late
+  apply FILE        take up an update that somebody brought
   hold              keep newer generations back for now
   release           let newer generations come again
   stop              end the node; containers run on (--all: remove them)
@@ -254,15 +261,18 @@ examples:
 ";
 
 const STATUS: &str = "\
-usage: wherry status [-o json|table]
+usage: wherry status [-o json|table] [--export FILE]
 
 Says which generation the node works towards, how far it is, what it refused,
 and whether the cloud is there.
 
   -o, --output O    json or table
+  --export FILE     write status and events that the cloud does not know to
+                    FILE, for `wherry-cloud node import-status FILE`
 
-example:
+examples:
   wherry status -o json | jq -r .phase
+  wherry status --export /media/stick/gw-1.report
 ";
 
 const DESCRIBE: &str = "\
@@ -307,6 +317,19 @@ are kept in RAM, bounded, and go with their pod.
 examples:
   wherry logs web -f
   wherry logs web-3 -c nginx --since 10m
+";
+
+const APPLY: &str = "\
+usage: wherry apply FILE [OPTIONS]
+
+Takes up an update that `wherry-cloud version export` wrote, without a network
+and with the same checks: signature, addressee, generation, room. Chunks that
+the file leaves out come from layers that are here already. After a failure,
+what came so far is kept. `-` reads standard input.
+
+examples:
+  wherry apply /media/stick/shop.wherry
+  zstd -dc shop.wherry.zst | wherry apply -
 ";
 
 const STOP: &str = "\

@@ -5,6 +5,7 @@
 //! Never here: doing what a command asks for other than by asking the node.
 
 mod args;
+mod carry;
 mod check;
 mod help;
 mod logs;
@@ -40,6 +41,8 @@ pub enum CliError {
     Process(#[from] process::ProcessError),
     #[error(transparent)]
     Machine(#[from] machine::MachineError),
+    #[error(transparent)]
+    Carry(#[from] carry::CarryError),
     #[error("cannot run here, for want of: {0}")]
     CannotRun(String),
 }
@@ -77,7 +80,13 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Check { config, output } => check::check(config.as_deref(), output, out),
         Command::Hold { hold, place } => Ok(process::hold(&socket(&place)?, hold, out)?),
         Command::Ps { place, output } => show::ps(&socket(&place)?, output, out),
-        Command::Status { place, output } => show::status(&socket(&place)?, output, out),
+        Command::Status { export: Some(file), place, .. } => {
+            carry::export(&socket(&place)?, &file, out)
+        }
+        Command::Status { export: None, place, output } => {
+            show::status(&socket(&place)?, output, out)
+        }
+        Command::Apply { file, place } => carry::apply(&socket(&place)?, &file, out),
         Command::Describe { pod, place, output } => {
             show::describe(&socket(&place)?, pod, output, out)
         }

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 use wherry_bundle::Name;
 use wherry_bundle::message::{
-    ContainerState, ContainerStatus, Event, NodeStatus, Phase, PodPhase, PodStatus,
+    ContainerState, ContainerStatus, Event, FlashUse, NodeStatus, Phase, PodPhase, PodStatus,
+    Transfer,
 };
 use wherry_bundle::model::{Protocol, RestartPolicy};
 
@@ -74,6 +75,9 @@ pub(super) fn status(socket: &Path, output: Output, out: &mut impl Write) -> Res
     if let Some(held) = &node.held {
         line("held", format!("generation {} by {}", held.generation, held.by))?;
     }
+    if let Some(transfer) = &node.transfer {
+        line("transfer", transfer_text(transfer))?;
+    }
     let available = node.pods.iter().filter(|pod| pod.phase == PodPhase::Available).count();
     line("pods", format!("{available} of {} available", node.pods.len()))?;
     for pod in &node.pods {
@@ -88,6 +92,9 @@ pub(super) fn status(socket: &Path, output: Output, out: &mut impl Write) -> Res
         count => format!(", {count} were dropped for want of room"),
     };
     line("events", events + &dropped)?;
+    let FlashUse { layer_bytes, state_bytes, log_bytes } = node.flash;
+    let (layers, state, logs) = (bytes(layer_bytes), bytes(state_bytes), bytes(log_bytes));
+    line("written", format!("{layers} of layers, {state} of state, {logs} of logs since boot"))?;
     let system = format!("{}, kernel {}", node.architecture, node.kernel);
     line("system", format!("{system}, up {}", length(node.uptime_seconds)))?;
     line("wherry", node.wherry_version)?;
@@ -263,6 +270,18 @@ fn phase(phase: &Phase) -> String {
         Phase::Stabilising => "stabilising: all pods are available".into(),
         Phase::Good => "good: all pods are available".into(),
     }
+}
+
+fn transfer_text(transfer: &Transfer) -> String {
+    let percent = transfer.percent();
+    let (fetched, copied) = (bytes(transfer.bytes_fetched), bytes(transfer.bytes_copied));
+    let left = transfer.seconds_left.map_or("unknown".into(), length);
+    let rate = bytes(transfer.bytes_per_second);
+    let refused = match transfer.chunks_refused {
+        0 => String::new(),
+        count => format!(", {count} chunks were refused"),
+    };
+    format!("{percent} %, {fetched} fetched, {copied} copied, {rate}/s, {left} left{refused}")
 }
 
 fn pod_phase(phase: PodPhase) -> &'static str {

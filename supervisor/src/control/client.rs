@@ -1,16 +1,18 @@
 //! The command line's side of the control socket.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::apply::STALL_TIMEOUT;
 use super::protocol::{RESPONSE_BYTES_MAX, Request, Response};
 use super::stream::{Frames, StreamError};
 
 /// An answer of the loop takes milliseconds; a supervisor that is busy
 /// committing to a slow flash takes longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const FILE_BUFFER_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -24,6 +26,8 @@ pub enum ClientError {
     Denied { path: PathBuf, source: io::Error },
     #[error("the node's answer: {0}")]
     Stream(#[from] StreamError),
+    #[error("the file cannot be read: {0}")]
+    File(io::Error),
     #[error("{0}")]
     Refused(String),
     #[error("the node answered something else: its version differs from this command's")]
@@ -62,6 +66,27 @@ impl Client {
             };
         }
         Ok(Self { frames })
+    }
+
+    /// Sends the bytes of a carried file after [`Request::Apply`]. A node that
+    /// has heard enough answers before the end: that is no error here.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn send_file(&mut self, file: &mut impl io::Read) -> Result<(), ClientError> {
+        self.frames.set_timeouts(STALL_TIMEOUT)?;
+        let mut buffer = vec![0; FILE_BUFFER_BYTES];
+        loop {
+            let length = match file.read(&mut buffer).map_err(ClientError::File)? {
+                0 => return Ok(()),
+                length => length,
+            };
+            let mut socket = self.frames.socket();
+            if let Err(error) = socket.write_all(&buffer[..length]) {
+                log::debug!("the node takes no more of the file: {error}");
+                return Ok(());
+            }
+        }
     }
 
     /// The next answer.

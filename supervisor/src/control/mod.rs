@@ -6,6 +6,7 @@
 //! ([`wherry_bundle::frame`]) of one schema byte and postcard.
 //! Never here: anything from the network.
 
+mod apply;
 pub mod client;
 pub mod protocol;
 pub mod server;
@@ -13,8 +14,8 @@ mod stream;
 
 pub use client::{Client, ClientError};
 pub use protocol::{
-    CloudLink, ContainerDescription, LocalStatus, MountDescription, PodDescription, PodUsage,
-    Request, Response,
+    Applied, CloudLink, ContainerDescription, LocalStatus, MountDescription, PodDescription,
+    PodUsage, Request, Response,
 };
 pub use server::{Ask, Server};
 pub(crate) use stream::{Frames, StreamError};

@@ -4,12 +4,12 @@
 //! [`SCHEMA`] tells.
 
 use serde::{Deserialize, Serialize};
-use wherry_bundle::Name;
 use wherry_bundle::message::{Event, LogLine, LogQuery, NodeStatus, PodStatus};
 use wherry_bundle::model::{Port, RestartPolicy};
+use wherry_bundle::{Generation, Name};
 
 /// Changes whenever the postcard form of a type here does.
-pub const SCHEMA: u8 = 2;
+pub const SCHEMA: u8 = 3;
 /// A request is a name and a few numbers.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// The largest response is the status of a full node: 128 pods of 16
@@ -32,6 +32,12 @@ pub enum Request {
     /// Keeps newer generations from being taken up, or lets them:
     /// [`Response::Done`].
     Hold { hold: bool },
+    /// The items of a carried file follow ([`wherry_bundle::carrier`]):
+    /// [`Response::Applied`].
+    Apply,
+    /// Events above this number that no cloud has confirmed, as many as fit:
+    /// [`Response::Events`].
+    Outbox { after: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +53,18 @@ pub enum Response {
     },
     /// Why it cannot be answered, and what to do.
     Error(String),
+    Applied(Applied),
+}
+
+/// What came of a carried update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    pub generation: Generation,
+    /// What became of it, for people.
+    pub outcome: String,
+    pub layers: u32,
+    pub bytes_supplied: u64,
+    pub bytes_copied: u64,
 }
 
 /// What the cloud is told, and how it is told.
@@ -134,24 +152,34 @@ mod tests {
             follow: true,
         });
         for (request, form) in [
-            (Request::Status, "0200"),
-            (Request::Describe { pod: name("web") }, "020103776562"),
-            (Request::Events { tail: 20 }, "020214"),
-            (logs, "0203057765622d3101046c696f6e01ac020001"),
-            (Request::Stop { all: true }, "020401"),
-            (Request::Hold { hold: true }, "020501"),
+            (Request::Status, "0300"),
+            (Request::Describe { pod: name("web") }, "030103776562"),
+            (Request::Events { tail: 20 }, "030214"),
+            (logs, "0303057765622d3101046c696f6e01ac020001"),
+            (Request::Stop { all: true }, "030401"),
+            (Request::Hold { hold: true }, "030501"),
+            (Request::Apply, "0306"),
+            (Request::Outbox { after: 300 }, "0307ac02"),
         ] {
             assert_eq!(hex(&request), form, "{request:?}");
             let bytes = wire::encode(SCHEMA, &request).unwrap();
             assert_eq!(wire::decode::<Request>(SCHEMA, &bytes).unwrap(), request);
         }
+        let applied = Applied {
+            generation: Generation(5),
+            outcome: "ok".into(),
+            layers: 1,
+            bytes_supplied: 2,
+            bytes_copied: 3,
+        };
         for (response, form) in [
-            (Response::Pods(vec![]), "020100"),
-            (Response::Events(vec![]), "020200"),
-            (Response::LogLines(vec![]), "020300"),
-            (Response::Done, "0204"),
-            (Response::Ending { pid: 300 }, "0205ac02"),
-            (Response::Error("no".into()), "0206026e6f"),
+            (Response::Pods(vec![]), "030100"),
+            (Response::Events(vec![]), "030200"),
+            (Response::LogLines(vec![]), "030300"),
+            (Response::Done, "0304"),
+            (Response::Ending { pid: 300 }, "0305ac02"),
+            (Response::Error("no".into()), "0306026e6f"),
+            (Response::Applied(applied), "030705026f6b010203"),
         ] {
             assert_eq!(hex(&response), form, "{response:?}");
         }

@@ -17,10 +17,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use wherry_bundle::Name;
 use wherry_bundle::message::LogQuery;
 
+use super::apply;
 use super::protocol::{REQUEST_BYTES_MAX, Request, Response};
 use super::stream::{Frames, StreamError};
+use crate::layers::{Imported, Layers, WantedLayer};
 use crate::logs::{self, LogFolder, Progress};
 
 /// People at one gateway, and a few followers of logs.
@@ -32,17 +35,30 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that does not take its answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The loop answers at once, or after the launcher did.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const SOCKET_MODE: u32 = 0o600;
 /// After `accept` failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A question for the supervisor's loop.
+/// Each gets one answer; nobody may be listening any more.
 #[derive(Debug)]
-pub struct Ask {
-    pub request: Request,
-    /// One answer; nobody may be listening any more.
-    pub answer: SyncSender<Response>,
+pub enum Ask {
+    Request {
+        request: Request,
+        answer: SyncSender<Response>,
+    },
+    /// A bundle that a person brought: the layers that it needs, or why it is
+    /// refused. Nothing is fetched by the agent until [`Ask::Apply`].
+    Offer {
+        envelope: Vec<u8>,
+        answer: SyncSender<Result<Vec<WantedLayer>, String>>,
+    },
+    /// The end of an offer: its layers are here, or nothing came of it.
+    Apply {
+        applied: Option<(Vec<u8>, Imported)>,
+        answer: SyncSender<Response>,
+    },
 }
 
 /// Serves until the process ends.
@@ -64,6 +80,8 @@ struct Shared {
     connections: AtomicUsize,
     folder: LogFolder,
     progress: Arc<Progress>,
+    own: Name,
+    layers: Layers,
     /// False: the supervisor is ending.
     ask: Box<dyn Fn(Ask) -> bool + Send + Sync>,
 }
@@ -77,6 +95,8 @@ impl Server {
         path: &Path,
         folder: LogFolder,
         progress: Arc<Progress>,
+        own: Name,
+        layers: Layers,
         ask: impl Fn(Ask) -> bool + Send + Sync + 'static,
     ) -> Result<Self, ServerError> {
         let error = |what| move |source| ServerError { what, path: path.to_owned(), source };
@@ -85,6 +105,8 @@ impl Server {
             connections: AtomicUsize::new(0),
             folder,
             progress,
+            own,
+            layers,
             ask: Box::new(ask),
         });
         thread::Builder::new()
@@ -170,9 +192,10 @@ impl Connection {
     fn exchange(&self, frames: &mut Frames) -> Result<(), StreamError> {
         match frames.receive(REQUEST_BYTES_MAX) {
             Ok(Request::Logs(query)) => self.logs(frames, &query),
+            Ok(Request::Apply) => self.apply(frames),
             Ok(request) => {
                 let (answer, answered) = mpsc::sync_channel(1);
-                let response = if (self.0.ask)(Ask { request, answer }) {
+                let response = if (self.0.ask)(Ask::Request { request, answer }) {
                     let answer = answered.recv_timeout(ANSWER_TIMEOUT);
                     answer.unwrap_or_else(|_| Response::Error("no answer in time".into()))
                 } else {
@@ -186,6 +209,13 @@ impl Connection {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn apply(&self, frames: &mut Frames) -> Result<(), StreamError> {
+        let Shared { own, layers, ask, .. } = &*self.0;
+        frames.set_timeouts(apply::STALL_TIMEOUT)?;
+        let response = apply::apply(frames, own, layers, ask);
+        frames.send(&response)
     }
 
     fn logs(&self, frames: &mut Frames, query: &LogQuery) -> Result<(), StreamError> {
@@ -225,12 +255,15 @@ mod tests {
     use std::io::Write;
     use std::time::Instant;
 
-    use wherry_bundle::Name;
+    use wherry_bundle::carrier::{self, Item, Start};
+    use wherry_bundle::chunk::{Chunk, ChunkList};
     use wherry_bundle::message::LogStream;
+    use wherry_bundle::model::Layer;
+    use wherry_bundle::{Digest, Generation, Name};
 
     use super::*;
     use crate::clock::WallNanos;
-    use crate::control::{Client, ClientError};
+    use crate::control::{Applied, Client, ClientError};
     use crate::logs::Collector;
     use crate::logs::cri::Encoder;
 
@@ -240,16 +273,113 @@ mod tests {
             &path,
             collector.folder().clone(),
             collector.progress(),
-            |Ask { request, answer }| match request {
-                Request::Events { tail } => answer.send(Response::Ending { pid: tail }).is_ok(),
-                Request::Stop { .. } => false,
-                Request::Status
-                | Request::Describe { .. }
-                | Request::Logs(_)
-                | Request::Hold { .. } => answer.send(Response::Error("why".into())).is_ok(),
+            Name::new("gw-1").unwrap(),
+            Layers::open(&dir.join("layers")).unwrap(),
+            |ask| match ask {
+                Ask::Request { request, answer } => answered(request, &answer),
+                Ask::Offer { envelope, answer } => answer.send(offered(&envelope)).is_ok(),
+                Ask::Apply { applied: None, .. } => true,
+                Ask::Apply { applied: Some((_, imported)), answer } => {
+                    let applied = Applied {
+                        generation: Generation(3),
+                        outcome: "is taken up".into(),
+                        layers: imported.layers,
+                        bytes_supplied: imported.bytes_supplied,
+                        bytes_copied: imported.bytes_copied,
+                    };
+                    answer.send(Response::Applied(applied)).is_ok()
+                }
             },
         );
         (server.unwrap(), path)
+    }
+
+    fn answered(request: Request, answer: &SyncSender<Response>) -> bool {
+        match request {
+            Request::Events { tail } => answer.send(Response::Ending { pid: tail }).is_ok(),
+            Request::Stop { .. } => false,
+            Request::Status
+            | Request::Describe { .. }
+            | Request::Logs(_)
+            | Request::Apply
+            | Request::Outbox { .. }
+            | Request::Hold { .. } => answer.send(Response::Error("why".into())).is_ok(),
+        }
+    }
+
+    const LAYER: &[u8] = b"a layer of one chunk";
+
+    fn list() -> Vec<u8> {
+        let size_bytes = u32::try_from(LAYER.len()).unwrap();
+        let chunk = Chunk { digest: Digest::of(LAYER), size_bytes };
+        ChunkList::encode(&[chunk]).unwrap().remove(0)
+    }
+
+    fn layer() -> Layer {
+        Layer { digest: Digest::of(LAYER), size_bytes: LAYER.len() as u64 }
+    }
+
+    fn offered(envelope: &[u8]) -> Result<Vec<WantedLayer>, String> {
+        match envelope {
+            b"good" => Ok(vec![WantedLayer { layer: layer(), lists: vec![Digest::of(&list())] }]),
+            _ => Err("not signed".into()),
+        }
+    }
+
+    fn update(node: &str, envelope: &[u8]) -> Vec<u8> {
+        let node = Name::new(node).unwrap();
+        let mut file = Vec::new();
+        for item in [
+            Item::Start(Start { version: "shop@1.0.0.1".into(), since: None }),
+            Item::Envelope { node: Name::new("gw-9").unwrap(), bytes: b"other".to_vec() },
+            Item::Envelope { node, bytes: envelope.to_vec() },
+            Item::Layer(layer()),
+            Item::List(list()),
+            Item::Chunk(LAYER.to_vec()),
+            Item::End,
+        ] {
+            carrier::write(&mut file, &item).unwrap();
+        }
+        file
+    }
+
+    #[test]
+    fn a_carried_file_is_applied_or_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let collector = collector(dir.path());
+        let (_server, path) = start(dir.path(), &collector);
+        let apply = |file: &[u8]| {
+            let mut client = Client::ask(&path, &Request::Apply)?;
+            client.send_file(&mut &*file)?;
+            client.answer()
+        };
+        let good = update("gw-1", b"good");
+        let mut damaged = good.clone();
+        let last = damaged.len() - 20;
+        damaged[last] ^= 1;
+        let mut long = update("gw-1", b"bad");
+        long.resize(4 << 20, 0);
+        for (file, why) in [
+            (&b"no update at all"[..], "not a frame"),
+            (&update("gw-2", b"good"), "no bundle for node `gw-1`, only for: gw-9, gw-2"),
+            (&update("gw-1", b"bad"), "not signed"),
+            // It answers before the end of the file.
+            (&long, "not signed"),
+            (&damaged, "checksum"),
+            (&good[..good.len() - 5], "in the middle of a frame"),
+            (&good[..good.len() - 12], "ends before its end"),
+        ] {
+            let error = apply(file).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}, not {why}");
+        }
+        let Response::Applied(applied) = apply(&good).unwrap() else { panic!() };
+        // The damage was behind the layer's chunk, which was kept.
+        assert_eq!((applied.generation, applied.layers), (Generation(3), 1));
+        assert_eq!(
+            fs::read(Layers::open(&dir.path().join("layers")).unwrap().path(&layer().digest))
+                .unwrap(),
+            LAYER
+        );
     }
 
     fn collector(dir: &Path) -> Collector {

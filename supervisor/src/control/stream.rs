@@ -5,20 +5,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wherry_bundle::carrier::Item;
 use wherry_bundle::frame::{self, FrameError};
+use wherry_bundle::message::Message;
 use wherry_bundle::wire::{self, WireError};
 
 use super::protocol::SCHEMA;
+use crate::io::Io;
 
 /// One side of a connection.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    stream: Io,
+    stream: Io<UnixStream>,
 }
-
-/// `embedded-io`'s traits for a Unix stream.
-#[derive(Debug)]
-struct Io(UnixStream);
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -28,6 +27,8 @@ pub enum StreamError {
     Wire(#[from] WireError),
     #[error("it closed the connection without an answer")]
     Ended,
+    #[error("the file ends before its end")]
+    Cut,
     #[error("setting a deadline: {0}")]
     Deadline(std::io::Error),
 }
@@ -48,6 +49,18 @@ impl Frames {
         &self.stream.0
     }
 
+    /// As [`Self::new`] has them, both alike.
+    pub fn set_timeouts(&self, timeout: Duration) -> Result<(), StreamError> {
+        self.socket().set_read_timeout(Some(timeout)).map_err(StreamError::Deadline)?;
+        self.socket().set_write_timeout(Some(timeout)).map_err(StreamError::Deadline)
+    }
+
+    /// The next item of a carried file.
+    pub fn item(&mut self) -> Result<Item, StreamError> {
+        let payload = frame::read(&mut self.stream, Item::BYTES_MAX)?.ok_or(StreamError::Cut)?;
+        Ok(Item::from_bytes(&payload)?)
+    }
+
     pub fn send<T: Serialize>(&mut self, message: &T) -> Result<(), StreamError> {
         Ok(frame::write(&mut self.stream, &wire::encode(SCHEMA, message)?)?)
     }
@@ -55,35 +68,5 @@ impl Frames {
     pub fn receive<T: DeserializeOwned>(&mut self, bytes_max: usize) -> Result<T, StreamError> {
         let payload = frame::read(&mut self.stream, bytes_max)?.ok_or(StreamError::Ended)?;
         Ok(wire::decode(SCHEMA, &payload)?)
-    }
-}
-
-impl embedded_io::ErrorType for Io {
-    type Error = embedded_io::ErrorKind;
-}
-
-impl embedded_io::Read for Io {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Self::Error> {
-        loop {
-            match std::io::Read::read(&mut self.0, buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                result => return result.map_err(|error| error.kind().into()),
-            }
-        }
-    }
-}
-
-impl embedded_io::Write for Io {
-    fn write(&mut self, buffer: &[u8]) -> Result<usize, Self::Error> {
-        loop {
-            match std::io::Write::write(&mut self.0, buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                result => return result.map_err(|error| error.kind().into()),
-            }
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), Self::Error> {
-        Ok(())
     }
 }

@@ -224,11 +224,14 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::GenerationFailed => 16,
         EventKind::GenerationHeld => 17,
         EventKind::StrategyChanged => 18,
+        EventKind::TransferStarted => 19,
+        EventKind::LayerDamaged => 20,
+        EventKind::LayersRemoved => 21,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 19] = [
+    const ALL: [EventKind; 22] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -248,6 +251,9 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::GenerationFailed,
         EventKind::GenerationHeld,
         EventKind::StrategyChanged,
+        EventKind::TransferStarted,
+        EventKind::LayerDamaged,
+        EventKind::LayersRemoved,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }

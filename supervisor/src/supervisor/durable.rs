@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use wherry_bundle::envelope::{self, EnvelopeError};
-use wherry_bundle::message::{Failed, Refused};
+use wherry_bundle::message::{Event, Failed, Refused};
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 use wherry_core::Millis;
 
@@ -25,6 +25,8 @@ use crate::store::{
 const RETRY: Millis = Millis(60_000);
 /// Of the disk, stays free for the store and the file system itself.
 const ROOM_MARGIN_BYTES: u64 = 4 * MIB;
+/// Of one answer.
+const EVENTS_BYTES_MAX: usize = 64 * 1024;
 const MIB: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -296,6 +298,15 @@ impl Durable {
         self.store.as_ref().map_or(0, |store| store.push_event(event))
     }
 
+    /// Events above number `seq` that no cloud has confirmed, oldest first, at
+    /// least one if there is any.
+    ///
+    /// # Errors
+    /// The disk, or no store.
+    pub fn events_after(&self, seq: u64) -> Result<Vec<Event>, StoreError> {
+        self.open_now()?.events_after(seq, EVENTS_BYTES_MAX)
+    }
+
     #[must_use]
     pub fn outbox(&self) -> OutboxStatus {
         let none = OutboxStatus { waiting: 0, dropped: 0 };
@@ -404,6 +415,7 @@ mod tests {
     fn bundle(generation: u64, layer: &[u8]) -> (Bundle, Vec<u8>) {
         let mut bundle = Bundle { generation: Generation(generation), ..sample::bundle() };
         bundle.images[0].layers = vec![sample::layer(layer)];
+        bundle.chunk_lists = [sample::cut(layer)].into();
         let key = SigningKey::from_bytes(&[1; 32]);
         let envelope = envelope::seal(&bundle, &key).unwrap();
         (bundle, envelope)

@@ -116,6 +116,8 @@ pub fn run(config: Config) -> Result<(), SupervisorError> {
         &node.config().run.socket(),
         node.collector().folder().clone(),
         node.collector().progress(),
+        node.config().node.clone(),
+        node.layers().clone(),
         move |ask| sender.send(Event::Ask(ask)).is_ok(),
     )?;
     node.connect();

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use wherry_bundle::message::{
-    ContainerState, ContainerStatus, Event, Failed, Held, NodeStatus, Phase, PodStatus, Refused,
+    ContainerState, ContainerStatus, Event, Failed, FlashUse, Held, NodeStatus, Phase, PodStatus,
+    Refused, Transfer,
 };
 use wherry_bundle::{Bundle, Generation, Name};
 use wherry_core::{Millis, NodeView, Observed, ObservedContainer, PodView};
@@ -42,8 +43,9 @@ pub struct Facts<'a> {
     pub view: &'a NodeView,
     pub observed: &'a Observed,
     pub pids: &'a Pids,
-    /// Bytes done and wanted of the transfer under way.
-    pub progress: Option<(u64, u64)>,
+    /// As the agent told it last.
+    pub transfer: Option<Transfer>,
+    pub flash: FlashUse,
     /// The last generation that was good.
     pub last_good: Generation,
     pub refused: Option<&'a Refused>,
@@ -65,6 +67,7 @@ impl Identity {
     #[must_use]
     pub fn status(&self, facts: &Facts<'_>) -> NodeStatus {
         let pods = facts.view.pods.iter().map(|(name, view)| self.pod(name, view, facts));
+        let phase = phase(facts);
         NodeStatus {
             node: self.node.clone(),
             wherry_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -74,10 +77,12 @@ impl Identity {
             uptime_seconds: facts.now.0 / 1000,
             generation: facts.bundle.map(|bundle| bundle.generation).unwrap_or_default(),
             versions: facts.bundle.map(|bundle| bundle.versions.clone()).unwrap_or_default(),
-            phase: phase(facts),
             refused: facts.refused.cloned(),
             failed: facts.failed.cloned(),
             held: facts.held.cloned(),
+            transfer: transfer(&phase, facts),
+            flash: facts.flash,
+            phase,
             pods: pods.collect(),
             events_waiting: u32::try_from(facts.outbox.waiting).unwrap_or(u32::MAX),
             events_dropped: facts.outbox.dropped,
@@ -115,7 +120,7 @@ fn phase(facts: &Facts<'_>) -> Phase {
     let generation = facts.bundle.map(|bundle| bundle.generation);
     match &facts.view.phase {
         Phase::Stabilising if generation == Some(facts.last_good) => Phase::Good,
-        phase => with_progress(phase, facts.progress),
+        phase => with_progress(phase, facts.transfer),
     }
 }
 
@@ -136,15 +141,36 @@ fn container_state(
 
 /// The reconciler counts whole layers; the transfer counts the bytes of those
 /// that were missing when it began.
-fn with_progress(phase: &Phase, progress: Option<(u64, u64)>) -> Phase {
-    match (phase, progress) {
-        (Phase::Fetching { bytes_done, bytes_total }, Some((done, wanted))) => {
-            let sum = bytes_total.saturating_sub(wanted).saturating_add(done);
+fn with_progress(phase: &Phase, transfer: Option<Transfer>) -> Phase {
+    match (phase, transfer) {
+        (Phase::Fetching { bytes_done, bytes_total }, Some(transfer)) => {
+            let before = bytes_total.saturating_sub(transfer.bytes_total);
+            let sum = before.saturating_add(transfer.bytes_done);
             let bytes_done = sum.clamp(*bytes_done, *bytes_total);
             Phase::Fetching { bytes_done, bytes_total: *bytes_total }
         }
         (phase, _) => phase.clone(),
     }
+}
+
+/// While layers are missing: of all that the generation needs.
+fn transfer(phase: &Phase, facts: &Facts<'_>) -> Option<Transfer> {
+    match phase {
+        Phase::Fetching { bytes_done, bytes_total } => Some(Transfer {
+            bytes_done: *bytes_done,
+            bytes_total: *bytes_total,
+            ..facts.transfer.unwrap_or_default()
+        }),
+        Phase::Empty | Phase::Rolling { .. } | Phase::Stabilising | Phase::Good => None,
+    }
+}
+
+/// Bytes for people, as `15.4 MB`.
+#[must_use]
+pub fn megabytes(bytes: u64) -> String {
+    // Rounded up: what needs room needs all of it.
+    let tenths = bytes.div_ceil(100_000);
+    format!("{}.{} MB", tenths / 10, tenths % 10)
 }
 
 /// As images name it (`GOARCH`).
@@ -204,6 +230,9 @@ fn calm(status: &NodeStatus) -> NodeStatus {
     if let Phase::Fetching { bytes_done, .. } = &mut status.phase {
         *bytes_done = 0;
     }
+    // Whether there is a transfer, the phase says.
+    status.transfer = None;
+    status.flash = FlashUse::default();
     status
 }
 
@@ -244,6 +273,10 @@ mod tests {
 
     use super::*;
     use crate::supervisor::sample::{self, name};
+
+    fn of((bytes_done, bytes_total): (u64, u64)) -> Transfer {
+        Transfer { bytes_done, bytes_total, ..Transfer::default() }
+    }
 
     fn status(pid: u32, now: Millis, progress: Option<(u64, u64)>, waiting: usize) -> NodeStatus {
         let (web, lion) = (name("web-1"), name("lion"));
@@ -286,7 +319,8 @@ mod tests {
             view: &view,
             observed: &observed,
             pids: &Pids::from([((web, lion), pid)]),
-            progress,
+            transfer: progress.map(of),
+            flash: FlashUse::default(),
             last_good: Generation(0),
             refused: None,
             failed: None,
@@ -320,6 +354,9 @@ mod tests {
         ] {
             let phase = status(1, Millis(0), progress, 0).phase;
             assert_eq!(phase, Phase::Fetching { bytes_done: done, bytes_total: 100 });
+            let transfer = status(1, Millis(0), progress, 0).transfer.unwrap();
+            assert_eq!((transfer.bytes_done, transfer.bytes_total), (done, 100));
+            assert_eq!(u64::from(transfer.percent()), done);
         }
     }
 

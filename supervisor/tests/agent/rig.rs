@@ -17,7 +17,7 @@ use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use wherry::agent::{AgentConfig, AgentEvent, AgentHandle};
 use wherry::layers::Layers;
 use wherry::store::{NewEvent, Store};
-use wherry_bundle::message::{EventKind, Message, NodeStatus, Phase, Status, WallMillis};
+use wherry_bundle::message::{EventKind, FlashUse, Message, NodeStatus, Phase, Status, WallMillis};
 use wherry_bundle::topic::Topic;
 use wherry_bundle::{Generation, Name};
 
@@ -207,6 +207,7 @@ impl Node {
             port,
             password: "secret".into(),
             layers: layers.clone(),
+            bytes_per_second_max: None,
         };
         let (sender, events) = mpsc::sync_channel(64);
         let sink = Box::new(move |event| {
@@ -275,6 +276,8 @@ pub fn status(generation: u64) -> NodeStatus {
         refused: None,
         failed: None,
         held: None,
+        transfer: None,
+        flash: FlashUse::default(),
         pods: Vec::new(),
         events_waiting: 0,
         events_dropped: 0,

@@ -312,6 +312,8 @@ pub fn bundle(generation: u64, layer: Layer, deployments: Vec<Deployment>) -> Bu
             reference: "busybox:1".into(),
             layers: vec![layer],
         }],
+        // The layer is there already.
+        chunk_lists: BTreeMap::from([(layer.digest, vec![Digest::of(b"a list")])]),
         upgrade: UpgradePolicy::default(),
     }
 }

@@ -2,20 +2,21 @@
 //!
 //! Never here: waiting for the cloud. Without it everything goes on.
 
-use wherry_bundle::Bundle;
-use wherry_bundle::Name;
 use wherry_bundle::limits::bounded_text;
 use wherry_bundle::message::{Command, EventKind, Order, Refused, Reply};
+use wherry_bundle::{Bundle, Name};
 use wherry_core::{Desired, Millis};
 
+use super::carried::wanted_layers;
 use super::{Node, Removal};
 use crate::agent::{AckToken, AgentConfig, AgentEvent, AgentHandle};
 use crate::clock;
 use crate::control::CloudLink;
+use crate::layers::WantedLayer;
 use crate::supervisor::Event;
 use crate::supervisor::durable::Found;
 use crate::supervisor::judge::{Verdict, judge};
-use crate::supervisor::report::StatusGate;
+use crate::supervisor::report::{StatusGate, megabytes};
 
 /// Between tries to commit a bundle to a disk that failed.
 const COMMIT_RETRY: Millis = Millis(30_000);
@@ -31,6 +32,7 @@ impl Node {
             port: self.config.broker.port,
             password: self.config.broker.password.clone(),
             layers: self.durable.layers().clone(),
+            bytes_per_second_max: self.config.transfer_bytes_per_second_max,
         };
         let sender = self.sender.clone();
         let sink = move |event| {
@@ -39,9 +41,9 @@ impl Node {
         };
         match AgentHandle::spawn(config, store, Box::new(sink)) {
             Ok(agent) => {
-                agent.want(self.observed.fetching.clone());
                 agent.events_pending();
                 self.agent = Some(agent);
+                self.want_layers();
                 self.gate = StatusGate::default();
                 self.wake_at = Some(clock::boot_now());
             }
@@ -61,20 +63,43 @@ impl Node {
             }
             AgentEvent::Desired { bytes, token } => self.judge(bytes, Some(token), now),
             AgentEvent::Command(command) => self.command(command, now),
-            AgentEvent::LayerDone(layer) => {
+            AgentEvent::LayerBegun { layer, bytes_missing } => {
+                let (short, whole) = (layer.digest.short(), megabytes(layer.size_bytes));
+                let text = format!(
+                    "layer {short}: {} of {whole} are not on this node",
+                    megabytes(bytes_missing)
+                );
+                self.tell(EventKind::TransferStarted, "", &text, now);
+            }
+            AgentEvent::LayerDone { layer, bytes_fetched, bytes_copied } => {
                 self.observed.layers.insert(layer);
                 // Should it be lost, it has to be asked for again.
                 self.observed.fetching.retain(|fetched| fetched.digest != layer);
-                self.tell(EventKind::LayerFetched, "", &format!("layer {}", layer.short()), now);
+                let text = format!(
+                    "layer {}: {} fetched, {} copied on this node",
+                    layer.short(),
+                    megabytes(bytes_fetched),
+                    megabytes(bytes_copied)
+                );
+                self.tell(EventKind::LayerFetched, "", &text, now);
             }
-            AgentEvent::LayerFailed { layer, error } => {
+            AgentEvent::LayerFailed { layer, error, is_no_space: _ } => {
                 let text = format!("layer {}: {error}", layer.short());
                 self.tell(EventKind::LayerFailed, "", &text, now);
             }
-            AgentEvent::Progress { bytes_done, bytes_total } => {
-                self.progress = Some((bytes_done, bytes_total));
-            }
+            AgentEvent::Progress(transfer) => self.transfer = Some(transfer),
         }
+    }
+
+    /// Tells the agent which layers are missing, and how they are cut.
+    pub(super) fn want_layers(&self) {
+        let Some(agent) = &self.agent else { return };
+        let mut wanted = self.bundle.as_ref().map(wanted_layers).unwrap_or_default();
+        let fetching = &self.observed.fetching;
+        let urgency = |wanted: &WantedLayer| fetching.iter().position(|l| *l == wanted.layer);
+        wanted.retain(|wanted| !self.is_applying && urgency(wanted).is_some());
+        wanted.sort_by_key(urgency);
+        agent.want(wanted);
     }
 
     pub(super) fn judge(&mut self, bytes: Vec<u8>, token: Option<AckToken>, now: Millis) {
@@ -121,7 +146,7 @@ impl Node {
         self.settled(token);
     }
 
-    fn refuse(&mut self, refused: &Refused, now: Millis) {
+    pub(super) fn refuse(&mut self, refused: &Refused, now: Millis) {
         let news = self.durable.refuse(refused).unwrap_or_else(|error| {
             log::error!("a refusal is not durable: {error}");
             true

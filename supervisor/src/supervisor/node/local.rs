@@ -1,9 +1,11 @@
 //! What the command line asks, and the end of the node by `wherry stop`.
 
+use std::sync::mpsc::SyncSender;
+
 use wherry_core::Millis;
 
 use super::{Node, Removal};
-use crate::control::{Ask, LocalStatus, Request, Response};
+use crate::control::{LocalStatus, Request, Response};
 use crate::supervisor::describe::describe;
 use crate::supervisor::executor::LauncherLost;
 
@@ -13,7 +15,8 @@ const REMOVAL_MARGIN: Millis = Millis(15_000);
 impl Node {
     pub(super) fn asked(
         &mut self,
-        Ask { request, answer }: Ask,
+        request: Request,
+        answer: SyncSender<Response>,
         now: Millis,
     ) -> Result<(), LauncherLost> {
         let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);
@@ -40,7 +43,13 @@ impl Node {
                 Ok(()) => Response::Done,
                 Err(error) => Response::Error(error),
             },
-            Request::Logs(_) => Response::Error("logs are read by the connection".into()),
+            Request::Outbox { after } => match self.durable.events_after(after) {
+                Ok(events) => Response::Events(events),
+                Err(error) => Response::Error(error.to_string()),
+            },
+            Request::Logs(_) | Request::Apply => {
+                Response::Error("that is done by the connection".into())
+            }
             Request::Stop { all } => {
                 log::info!("told to stop{}", if all { " and to remove every pod" } else { "" });
                 if all {

@@ -4,6 +4,7 @@
 //! decide and begins what it asks for. Never here: waiting for anything but
 //! the store's commit of a new bundle.
 
+mod carried;
 mod cloud;
 mod health;
 mod hold;
@@ -16,6 +17,7 @@ mod upgrade;
 use std::sync::mpsc::SyncSender;
 
 use wherry_bundle::Bundle;
+use wherry_bundle::message::Transfer;
 use wherry_core::upgrade::Watch;
 use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
@@ -33,7 +35,8 @@ use super::report::{Identity, Pids, RecentEvents, StatusGate};
 use super::{Event, SupervisorError, ledger_file, memory};
 use crate::agent::{AckToken, AgentHandle};
 use crate::config::Config;
-use crate::control::CloudLink;
+use crate::control::{Ask, CloudLink};
+use crate::layers::Layers;
 use crate::logs::{Collector, LogFolder};
 use crate::store::{Keeping, REST_DELAY};
 
@@ -71,8 +74,10 @@ pub struct Node {
     listed: bool,
     removal: Removal,
     wake_at: Option<Millis>,
-    /// Bytes done and wanted of the transfer under way.
-    progress: Option<(u64, u64)>,
+    /// As the agent told it last.
+    transfer: Option<Transfer>,
+    /// Layers come out of a file that a person brought.
+    is_applying: bool,
     /// An envelope that could not be committed yet, and when to try again.
     uncommitted: Option<(Vec<u8>, Option<AckToken>, Millis)>,
     /// A newer bundle that is held, and when to look at that again.
@@ -127,7 +132,8 @@ impl Node {
             listed: false,
             removal: Removal::No,
             wake_at: None,
-            progress: None,
+            transfer: None,
+            is_applying: false,
             uncommitted: None,
             waiting: None,
             look_again: Millis(0),
@@ -158,6 +164,11 @@ impl Node {
     }
 
     #[must_use]
+    pub fn layers(&self) -> &Layers {
+        self.durable.layers()
+    }
+
+    #[must_use]
     pub fn is_listed(&self) -> bool {
         self.listed
     }
@@ -182,7 +193,13 @@ impl Node {
         match event {
             Event::Launcher(notice) => self.heard(*notice),
             Event::Agent(event) => self.agent_event(event, now),
-            Event::Ask(ask) => self.asked(ask, now)?,
+            Event::Ask(Ask::Request { request, answer }) => self.asked(request, answer, now)?,
+            Event::Ask(Ask::Offer { envelope, answer }) => {
+                let _ = answer.try_send(self.offered(&envelope, now));
+            }
+            Event::Ask(Ask::Apply { applied, answer }) => {
+                let _ = answer.try_send(self.applied(applied, now));
+            }
             // The loop ends by these before they get here.
             Event::LauncherGone | Event::Terminate => {}
         }
@@ -265,11 +282,9 @@ impl Node {
         for action in plan.actions {
             log::debug!("begins {action:?}");
             if let Action::Fetch { layers } = action {
-                if let Some(agent) = &self.agent {
-                    agent.want(layers.clone());
-                }
-                self.progress = None;
+                self.transfer = None;
                 self.observed.fetching = layers;
+                self.want_layers();
             } else if let Action::PreStop { pod } = action {
                 self.prepare_to_stop(&pod)?;
             } else if let Some(outcome) = self.executor.begin(action, self.bundle.as_ref())? {

@@ -1,7 +1,7 @@
 //! What the node tells: status and events.
 
 use wherry_bundle::limits::bounded_text;
-use wherry_bundle::message::{Event as NodeEvent, EventKind, NodeStatus};
+use wherry_bundle::message::{Event as NodeEvent, EventKind, FlashUse, NodeStatus};
 use wherry_core::{Millis, NodeView};
 
 use super::Node;
@@ -19,7 +19,8 @@ impl Node {
             view,
             observed: &self.observed,
             pids: &self.pids,
-            progress: self.progress,
+            transfer: self.transfer,
+            flash: self.flash(),
             last_good: self.durable.last_good(),
             refused: self.durable.refused(),
             failed: self.durable.failed(),
@@ -27,6 +28,11 @@ impl Node {
             outbox: self.durable.outbox(),
             now,
         })
+    }
+
+    /// What Wherry wrote since the node booted.
+    fn flash(&self) -> FlashUse {
+        FlashUse { layer_bytes: self.durable.layers().written_bytes(), ..FlashUse::default() }
     }
 
     /// Sends the status if it is due; when it will be, if it is not.
@@ -48,13 +54,16 @@ impl Node {
         match kind {
             EventKind::BundleRefused
             | EventKind::LayerFailed
+            | EventKind::LayerDamaged
             | EventKind::ContainerFailed
             | EventKind::ContainerUnhealthy
             | EventKind::GenerationFailed
             | EventKind::StoreRecovered => log::warn!("{about}{text}"),
             EventKind::Started
             | EventKind::BundleTakenUp
+            | EventKind::TransferStarted
             | EventKind::LayerFetched
+            | EventKind::LayersRemoved
             | EventKind::PodCreated
             | EventKind::ContainerStarted
             | EventKind::ContainerExited

@@ -42,7 +42,7 @@ impl Node {
         let layers = bundle.images.iter().flat_map(|image| &image.layers);
         let whole = layers.filter(|layer| self.observed.layers.contains(&layer.digest));
         let whole = whole.fold(0_u64, |sum, layer| sum.saturating_add(layer.size_bytes));
-        let under_way = self.progress.map_or(0, |(done, _)| done);
+        let under_way = self.transfer.map_or(0, |transfer| transfer.bytes_done);
         Some(Facts {
             policy: bundle.upgrade,
             last_good: self.durable.last_good(),

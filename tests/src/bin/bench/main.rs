@@ -3,6 +3,7 @@
 //!
 //! One report a module. Arguments name those to make (`start`); none: all.
 
+mod delta;
 mod footprint;
 mod rolling;
 mod spread;
@@ -18,8 +19,12 @@ use wherry_tests::launcher;
 type Measure = fn() -> Result<Value>;
 
 /// In the order in which they are made.
-const REPORTS: [(&str, Measure); 3] =
-    [("start", start::measure), ("rolling", rolling::measure), ("footprint", footprint::measure)];
+const REPORTS: [(&str, Measure); 4] = [
+    ("start", start::measure),
+    ("rolling", rolling::measure),
+    ("delta", delta::measure),
+    ("footprint", footprint::measure),
+];
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
