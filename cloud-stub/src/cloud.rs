@@ -42,6 +42,9 @@ pub struct Cloud {
 pub struct Counters {
     pub(crate) events: AtomicU64,
     pub(crate) chunk_bytes: AtomicU64,
+    pub(crate) chunks_sent: AtomicU64,
+    /// From a layer file or the database, because the cache did not have them.
+    pub(crate) chunks_read: AtomicU64,
 }
 
 impl Cloud {

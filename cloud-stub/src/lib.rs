@@ -6,6 +6,7 @@
 pub mod api;
 pub mod architecture;
 pub mod broker;
+pub mod chunks;
 pub mod cli;
 pub mod clock;
 pub mod cloud;

@@ -9,6 +9,10 @@ pub const UPLOAD_BYTES_MAX: u64 = 16 << 30;
 /// A version package as JSON: templates and base64 configuration files that
 /// fit into one envelope, with room for the templates' comments.
 pub const PACKAGE_BYTES_MAX: usize = 4 << 20;
+/// A node's report: its status, and all that its outbox has room for.
+pub const REPORT_BYTES_MAX: usize = 4 << 20;
+/// Pieces of an exported file that wait for its reader, a chunk each.
+pub const EXPORT_QUEUE_MAX: usize = 4;
 /// Any other request.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Labels of one node.
@@ -30,10 +34,8 @@ pub const CHUNK_QUEUE_MAX: usize = 4_096;
 /// Event messages that wait for the database. One that finds no room is
 /// dropped, and the node sends it again.
 pub const EVENT_QUEUE_MAX: usize = 256;
-/// Layer files that are kept open for the next chunk.
-pub const OPEN_LAYERS_MAX: usize = 32;
 /// Messages to the broker that wait in the client's queue; the largest are
-/// chunks of 64 KiB.
+/// chunks of 128 KiB.
 pub const OUTGOING_QUEUE_MAX: usize = 16;
 /// A broker that takes longer for one message counts as away.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);

@@ -19,6 +19,7 @@ use wherry_bundle::Name;
 
 use crate::api;
 use crate::broker::{BrokerError, Credentials, Embedded};
+use crate::chunks;
 use crate::clock::now_millis;
 use crate::cloud::{Cloud, Counters};
 use crate::db::{self, Db, DbError};
@@ -190,6 +191,7 @@ fn open(
     let layers = dir.join("layers");
     let blobs = BlobDir::open(&layers).map_err(io(&layers))?;
     blobs.remove_temporary().map_err(io(&layers))?;
+    chunks::heal(&db, &blobs);
     let uploads = dir.join("uploads");
     clear(&uploads).map_err(io(&uploads))?;
     let cloud = Cloud {

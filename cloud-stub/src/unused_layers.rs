@@ -1,4 +1,5 @@
-//! Removes layer files that nothing needs any more.
+//! Removes layer files that nothing needs any more, and what is known of how
+//! they are cut.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,28 +7,31 @@ use std::io;
 
 use wherry_bundle::Digest;
 
+use crate::db::{self, Db, DbError};
 use crate::image::BlobDir;
 
-const SUFFIX: &str = ".squashfs";
+/// Why unused layers are still there.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    #[error("layer files: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
 
-/// Removes every layer that `used` does not name; how many that were. Other
-/// files stay. Call it while no import is running.
+/// Removes every layer that `used` does not name; how many files that were.
+/// Other files stay. Call it while no import is running.
 ///
 /// # Errors
-/// The first one of the filesystem; the rest is for the next time.
-pub fn remove(blobs: &BlobDir, used: &BTreeSet<Digest>) -> io::Result<usize> {
+/// The first one; the rest is for the next time.
+pub fn remove(db: &Db, blobs: &BlobDir, used: &BTreeSet<Digest>) -> Result<usize, RemoveError> {
+    // First, so that no chunk is looked for in a file that is gone. A file
+    // that stays is cut again at the next start.
+    db.write(|tx| db::chunk::forget_others(tx, used))?;
     let mut removed = 0;
-    for entry in fs::read_dir(blobs.path())? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let digest =
-            name.to_str().and_then(|name| name.strip_suffix(SUFFIX)).and_then(Digest::parse);
-        if let Some(digest) = digest
-            && !used.contains(&digest)
-        {
-            fs::remove_file(entry.path())?;
-            removed += 1;
-        }
+    for layer in blobs.layers()?.iter().filter(|layer| !used.contains(layer)) {
+        fs::remove_file(blobs.layer_path(layer))?;
+        removed += 1;
     }
     Ok(removed)
 }
@@ -35,18 +39,31 @@ pub fn remove(blobs: &BlobDir, used: &BTreeSet<Digest>) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunks;
 
     #[test]
     fn only_unused_layers_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = BlobDir::open(dir.path()).unwrap();
-        let (used, unused) = (Digest::of(b"used"), Digest::of(b"unused"));
-        for digest in [used, unused] {
-            fs::write(blobs.layer_path(&digest), b"x").unwrap();
-        }
-        fs::write(dir.path().join("notes.squashfs"), b"x").unwrap();
-        assert_eq!(remove(&blobs, &[used].into()).unwrap(), 1);
+        let (dir, db) = db::tests::open();
+        let dir = dir.path().join("layers");
+        let blobs = BlobDir::open(&dir).unwrap();
+        let [used, unused] = [b"used", b"idle"].map(|contents| {
+            let layer = Digest::of(contents);
+            fs::write(blobs.layer_path(&layer), contents).unwrap();
+            layer
+        });
+        chunks::cut_new(&db, &blobs, &[used, unused].into()).unwrap();
+        fs::write(dir.join("notes.squashfs"), b"x").unwrap();
+        assert_eq!(remove(&db, &blobs, &[used].into()).unwrap(), 1);
         assert!(blobs.layer_path(&used).exists() && !blobs.layer_path(&unused).exists());
-        assert!(dir.path().join("notes.squashfs").exists());
+        assert!(dir.join("notes.squashfs").exists());
+        let known = |layer: &Digest| {
+            db.read(|c| {
+                let lists = db::chunk::list_digests(c, layer)?.len();
+                Ok::<_, DbError>((lists, db::chunk::places(c, layer)?.len()))
+            })
+            .unwrap()
+        };
+        // A layer of one chunk is that chunk.
+        assert_eq!((known(&used), known(&unused)), ((1, 1), (0, 0)));
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use wherry_bundle::message::{
-    ContainerState, Event, Failed, Held, LogLine, Phase, PodPhase, PodStatus, Refused,
+    ContainerState, Event, Failed, FlashUse, Held, LogLine, Phase, PodPhase, PodStatus, Refused,
+    Transfer,
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
@@ -85,6 +86,8 @@ pub struct Node {
     /// The last generation that failed there.
     pub failed: Option<Failed>,
     pub held: Option<Held>,
+    /// While layers are on their way to it.
+    pub transfer: Option<Transfer>,
     pub pods_available: u32,
     pub pods_total: u32,
 }
@@ -101,6 +104,8 @@ pub struct NodeDetail {
     /// What the node itself says that it is.
     pub reported_architecture: Option<String>,
     pub uptime_seconds: Option<u64>,
+    /// Written since it booted.
+    pub flash: Option<FlashUse>,
     /// The last ones that the node reported; of an offline node too.
     pub pods: Vec<PodStatus>,
     /// The newest event that tells of something going wrong.
@@ -110,6 +115,16 @@ pub struct NodeDetail {
     pub events_dropped: u64,
     /// Numbers that never arrived here.
     pub events_missing: u64,
+    pub carried: Option<Carried>,
+}
+
+/// A bundle that a person carries to a node, which did not say yet that it
+/// has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    pub generation: Generation,
+    #[serde(flatten)]
+    pub version: VersionId,
 }
 
 /// The answer to `node add`: the only one that holds the token.
@@ -187,6 +202,7 @@ pub struct RolloutNode {
     pub refused: Option<Refused>,
     pub failed: Option<Failed>,
     pub held: Option<Held>,
+    pub transfer: Option<Transfer>,
     /// The node of its site that did not get there.
     pub stopped_by: Option<Name>,
     pub online: bool,
@@ -230,6 +246,39 @@ pub struct RolloutRequest {
     pub nodes: String,
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// What an export is asked to do. The answer is the file: `wherry_bundle::carrier`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRequest {
+    pub version: VersionId,
+    pub to: Recipients,
+    /// The nodes run this already: its chunks are left out.
+    #[serde(default)]
+    pub since: Option<VersionId>,
+}
+
+/// Who may take a carried update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Recipients {
+    Node(Name),
+    AnyOfProject(Name),
+}
+
+/// What came of a node's report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportImported {
+    pub node: Name,
+    pub generation: Generation,
+    pub phase: Phase,
+    /// False: the node is connected, its status here is a newer one.
+    pub status_taken: bool,
+    pub events: u64,
+    /// Those that were not here before.
+    pub events_new: u64,
+    /// The node took up what was carried to it: that is issued to it now.
+    pub taken_up: bool,
 }
 
 /// One line of a log stream.

@@ -14,12 +14,9 @@ use cloud_support::node::{Login, Node, name};
 use cloud_support::{Cloud, PATIENCE};
 use nix::sys::signal::Signal;
 use rumqttc::{ConnectReturnCode, QoS, SubscribeReasonCode};
-use wherry_bundle::message::{
-    ChunkContents, ChunkData, ChunkGet, Event, EventAck, EventKind, Events, Message, Phase,
-    WallMillis,
-};
+use wherry_bundle::message::{Event, EventAck, EventKind, Events, Message, Phase, WallMillis};
 use wherry_bundle::topic::Topic;
-use wherry_bundle::{Digest, Generation, wire};
+use wherry_bundle::{Generation, wire};
 
 /// A cloud with a version of `shop`, and the node's login.
 fn with_version() -> (Cloud, Login) {
@@ -215,40 +212,6 @@ fn events_are_acknowledged_once_they_are_stored() {
     // Flash replaced: it begins at 1, and learns that it must not.
     assert_eq!(send(&node, &[(1, "new flash")]), 7);
     assert_eq!(send(&node, &[(8, "new flash")]), 8);
-}
-
-#[test]
-fn a_layer_travels_in_chunks() {
-    let (cloud, login) = with_version();
-    let node = connect(&login);
-    let mut bytes = vec![0; 300_000];
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::try_from(i % 251).unwrap();
-    }
-    let layer = Digest::of(&bytes);
-    let file = cloud.data().join(format!("layers/{}.squashfs", layer.hex()));
-    std::fs::write(file, &bytes).unwrap();
-    let total = bytes.len() as u64;
-    let length = |offset: u64| u32::try_from((total - offset).min(64 * 1024)).unwrap();
-    let mut got = vec![0; bytes.len()];
-    // Repeated, so that more bytes go through than the broker keeps.
-    for _ in 0..20 {
-        let offsets: Vec<u64> = (0..total).step_by(64 * 1024).collect();
-        for &offset in &offsets {
-            node.send(Topic::ChunkGet, &ChunkGet { layer, offset, length: length(offset) });
-        }
-        for _ in &offsets {
-            let chunk = ChunkData::from_bytes(&node.message(Topic::ChunkData).payload).unwrap();
-            let ChunkContents::Bytes(part) = chunk.contents else { panic!("{chunk:?}") };
-            let at = usize::try_from(chunk.offset).unwrap();
-            got[at..at + part.len()].copy_from_slice(&part);
-        }
-        assert_eq!(Digest::of(&got), layer);
-        got.fill(0);
-    }
-    node.send(Topic::ChunkGet, &ChunkGet { layer: Digest::of(b"x"), offset: 0, length: 1 });
-    let chunk = ChunkData::from_bytes(&node.message(Topic::ChunkData).payload).unwrap();
-    assert_eq!(chunk.contents, ChunkContents::Missing("there is no such layer".into()));
 }
 
 #[test]

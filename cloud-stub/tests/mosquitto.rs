@@ -13,14 +13,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use cloud_support::node::{Login, Node};
+use cloud_support::package::small_chunks;
 use cloud_support::{Cloud, free_port, text, wait};
 use image_support::run;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rumqttc::QoS;
+use rumqttc::{Publish, QoS};
 use tempfile::TempDir;
 use wherry_bundle::Generation;
-use wherry_bundle::message::{Event, EventAck, EventKind, Events, Message, Phase, WallMillis};
+use wherry_bundle::message::{
+    ChunkData, Event, EventAck, EventKind, Events, Message, Phase, WallMillis,
+};
 use wherry_bundle::topic::Topic;
 
 /// mosquitto in a folder of its own.
@@ -150,6 +153,24 @@ fn everything_goes_through_an_external_broker() {
     mosquitto.begin();
     let node = connect(&mosquitto, &cloud, "gw-1");
     assert_eq!(node.message(Topic::Desired).payload, desired);
+}
+
+#[test]
+fn a_window_of_small_chunks_passes_before_any_is_acknowledged() {
+    let (mosquitto, mut cloud) = with_version();
+    let digests = small_chunks(&mut cloud, 64);
+    let mut login = Login::new(mosquitto.port, "gw-1", &cloud.token("gw-1"));
+    login.manual_acks = true;
+    let node = wait("mosquitto to let the node in", || login.connect().ok());
+    node.subscribe();
+    for _ in 0..3 {
+        node.ask(&digests);
+        let window: Vec<Publish> = digests.iter().map(|_| node.message(Topic::ChunkData)).collect();
+        for (message, digest) in window.iter().zip(&digests) {
+            assert_eq!(ChunkData::from_bytes(&message.payload).unwrap().chunk, *digest);
+        }
+        node.acknowledge(&window);
+    }
 }
 
 #[test]

@@ -142,3 +142,35 @@ fn a_node_that_goes_back_stops_its_site_until_something_newer_comes() {
     nodes[1].send_status(4, Phase::Good);
     assert_eq!(desired(&nodes[2]), 3, "the second one never reached it");
 }
+
+#[test]
+fn rollouts_that_overlap_take_turns_at_a_site() {
+    let (cloud, logins) = two_sites();
+    let nodes: Vec<Node> = logins.iter().map(connect).collect();
+    let start = |selector: &str| {
+        cloud.roll_out("shop@1.0.0.1", selector);
+        states(&cloud)
+    };
+    assert_eq!(start("name=b-1"), ["issued"]);
+    assert_eq!(start("name=b-3"), ["queued"]);
+    assert_eq!(start("name=b-2"), ["queued"]);
+    assert_eq!(start("name=w-1"), ["issued"], "another site has its own turn");
+    nodes[2].assert_none(Topic::Desired);
+    // Something newer for the node that is on its way takes its place at once.
+    assert_eq!(desired(&nodes[0]), 1);
+    nodes[0].send_status(1, Phase::Rolling { pods_done: 0, pods_total: 1 });
+    assert_eq!(start("name=b-1"), ["issued"]);
+    assert_eq!(desired(&nodes[0]), 2);
+    for phase in [Phase::Rolling { pods_done: 0, pods_total: 1 }, Phase::Stabilising] {
+        nodes[0].send_status(2, phase);
+    }
+    nodes[1].assert_none(Topic::Desired);
+    nodes[2].assert_none(Topic::Desired);
+    // The older rollout first.
+    nodes[0].send_status(2, Phase::Good);
+    assert_eq!(desired(&nodes[2]), 1);
+    nodes[1].assert_none(Topic::Desired);
+    // One that goes back ends its own rollout, and lets the next one begin.
+    rolled_back(&nodes[2], 1);
+    assert_eq!(desired(&nodes[1]), 1);
+}

@@ -492,7 +492,7 @@ fn a_link_does_not_lead_out_of_the_folder() {
 }
 
 #[test]
-fn the_defaults_of_a_rolling_update_are_kubernetes_own() {
+fn pods_are_replaced_one_at_a_time_unless_the_template_says_otherwise() {
     let strategy = |replicas: &str, rolling: &str| {
         let text = WEB
             .replace("replicas: 3", replicas)
@@ -501,9 +501,18 @@ fn the_defaults_of_a_rolling_update_are_kubernetes_own() {
     };
     let rolling =
         |max_unavailable, max_surge| Strategy::RollingUpdate { max_unavailable, max_surge };
-    assert_eq!(strategy("replicas: 8", ""), rolling(2, 2));
-    assert_eq!(strategy("replicas: 3", ""), rolling(0, 1));
-    assert_eq!(strategy("replicas: 0", ""), rolling(1, 0));
+    for replicas in ["replicas: 0", "replicas: 1", "replicas: 8"] {
+        assert_eq!(strategy(replicas, ""), rolling(0, 1), "{replicas}");
+    }
+    let quarter = "    rollingUpdate: { maxUnavailable: 25%, maxSurge: 25% }\n";
+    assert_eq!(strategy("replicas: 8", quarter), rolling(2, 2));
+    assert_eq!(strategy("replicas: 0", quarter), rolling(1, 0));
+    // What is not said of one does not follow from the other.
+    assert_eq!(
+        strategy("replicas: 8", "    rollingUpdate: { maxUnavailable: 3 }\n"),
+        rolling(3, 1)
+    );
+    assert_eq!(strategy("replicas: 8", "    rollingUpdate: { maxSurge: 0 }\n"), rolling(1, 0));
     let half = "    rollingUpdate: { maxUnavailable: 50%, maxSurge: 0 }\n";
     assert_eq!(strategy("replicas: 3", half), rolling(1, 0));
     assert_eq!(

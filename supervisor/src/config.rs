@@ -164,6 +164,12 @@ impl RunDir {
         self.0.join("hold")
     }
 
+    /// Since when a newer generation is held by somebody.
+    #[must_use]
+    pub fn held_since(&self) -> PathBuf {
+        self.0.join("held-since.bin")
+    }
+
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger.bin")

@@ -148,6 +148,17 @@ impl Host {
         ip(&["-n", &wan, "link", "set", "up0", if up { "up" } else { "down" }])
     }
 
+    /// Bytes that came to the gateway, with all that is around them.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn received_bytes(&self) -> Result<u64> {
+        let mut show = tool("ip", ["-json", "-statistics", "link", "show", "eth0"]);
+        let text = self.run(Side::Gateway, &mut show)?;
+        let link: serde_json::Value = serde_json::from_str(&text)?;
+        link[0]["stats64"]["rx"]["bytes"].as_u64().with_context(|| format!("no bytes in {text}"))
+    }
+
     /// What a clean end leaves: nothing. Lists what is still there.
     ///
     /// # Errors

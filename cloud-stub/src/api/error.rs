@@ -5,9 +5,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use wherry_bundle::InvalidName;
 
+use crate::chunks::CutError;
 use crate::db::{DbError, What};
 use crate::image::ImportError;
 use crate::ingest::replies::TooMany;
+use crate::ingest::report::ReportError;
 use crate::mqtt::Away;
 use crate::rollout::RolloutError;
 use crate::template::place::Problem;
@@ -132,7 +134,9 @@ impl From<RolloutError> for ApiError {
             RolloutError::NoNode { .. } => {
                 Self::unprocessable(error).hint("`wherry-cloud node list` shows nodes and labels")
             }
-            RolloutError::TooManyNodes(_) => Self::unprocessable(error),
+            RolloutError::TooManyNodes(_)
+            | RolloutError::OtherProject { .. }
+            | RolloutError::NoNodes(_) => Self::unprocessable(error),
             RolloutError::Refused(problems) => {
                 Self::unprocessable("the version cannot go to these nodes; nothing was changed")
                     .problems(problems)
@@ -159,6 +163,27 @@ impl From<ImportError> for ApiError {
             | ImportError::Json { .. }
             | ImportError::Image { .. }
             | ImportError::Layer { .. } => Self::unprocessable(error),
+        }
+    }
+}
+
+impl From<CutError> for ApiError {
+    fn from(error: CutError) -> Self {
+        match error {
+            CutError::Lists { .. } => Self::too_large(error),
+            CutError::Read { .. } | CutError::Damaged { .. } | CutError::Db(_) => {
+                Self::internal(error)
+            }
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::Db(error) => error.into(),
+            ReportError::Item(_) | ReportError::Order(_) => Self::unprocessable(error)
+                .hint("nothing was changed; let the gateway write it again"),
         }
     }
 }

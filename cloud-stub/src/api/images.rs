@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::ApiError;
 use super::extract::{Asked, json};
+use crate::chunks;
 use crate::clock::now_millis;
 use crate::cloud::Cloud;
 use crate::db::{self, DbError};
@@ -107,6 +108,8 @@ fn import_file(
 ) -> Result<Vec<ImageImported>, ApiError> {
     let _alone = cloud.images.lock().unwrap_or_else(PoisonError::into_inner);
     let imported = image::import(upload.path(), options, &cloud.blobs, &ImportLimits::default())?;
+    let layers = imported.iter().flat_map(|image| &image.info.layers).map(|layer| layer.digest);
+    chunks::cut_new(&cloud.db, &cloud.blobs, &layers.collect())?;
     cloud.db.write(|tx| {
         imported.iter().try_for_each(|image| db::image::put(tx, &image.info, now_millis()))
     })?;
@@ -128,7 +131,7 @@ fn view(ImportedImage { info, layers_new }: ImportedImage) -> ImageImported {
 /// one at the moment has it by a version.
 fn remove_unused_layers(cloud: &Cloud) -> Result<(), DbError> {
     let used = cloud.db.read(db::image::layers_in_use)?;
-    match unused_layers::remove(&cloud.blobs, &used) {
+    match unused_layers::remove(&cloud.db, &cloud.blobs, &used) {
         Ok(removed) => log::info!("{removed} unused layers removed"),
         // They are only in the way; the next removal tries again.
         Err(error) => log::warn!("unused layers are not removed: {error}"),

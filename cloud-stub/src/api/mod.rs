@@ -6,6 +6,7 @@
 //! Never here: SQL, compiling, MQTT.
 
 mod applications;
+mod carried;
 mod customers;
 mod error;
 mod extract;
@@ -58,6 +59,9 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .route("/v1/versions/{application}/{number}", get(versions::show).delete(versions::remove))
         .route("/v1/rollouts", get(rollouts::list).post(rollouts::start))
         .route("/v1/rollouts/{id}", get(rollouts::show))
+        .route("/v1/exports", post(carried::export))
+        // With a limit of its own.
+        .route("/v1/reports", post(carried::import_report).layer(DefaultBodyLimit::disable()))
         .route("/v1/key", get(system::key))
         .route("/v1/health", get(system::health))
         .route("/metrics", get(system::metrics))

@@ -12,8 +12,8 @@ use super::extract::{Asked, At, Body, json};
 use crate::cloud::Cloud;
 use crate::db;
 use crate::limits::ROLLOUTS_LISTED_MAX;
-use crate::rollout;
-use crate::view::{Rollout, RolloutNode, RolloutRequest, RolloutState};
+use crate::rollout::{self, Started};
+use crate::view::{Rollout, RolloutRequest};
 
 type Shared = State<Arc<Cloud>>;
 
@@ -45,17 +45,14 @@ pub(super) async fn start(
     State(cloud): Shared,
     Body(request): Body<RolloutRequest>,
 ) -> Result<Json<Rollout>, ApiError> {
-    let dry_run = request.dry_run;
-    let Json(started) = json(&cloud, move |cloud| rollout::start(cloud, &request)).await?;
-    if !dry_run {
-        let queued = |node: &&RolloutNode| node.state == RolloutState::Queued;
-        for node in started.nodes.iter().filter(|node| !queued(node)) {
-            // Stored, so it is published when the broker is back.
-            if let Err(error) = cloud.publish_desired(&node.name).await {
-                log::warn!("the rollout waits for the broker: {error}");
-                break;
-            }
+    let Started { rollout, due } =
+        cloud.blocking(move |cloud| rollout::start(cloud, &request)).await?;
+    for node in due {
+        // Stored, so it is published when the broker is back.
+        if let Err(error) = cloud.publish_desired(&node).await {
+            log::warn!("the rollout waits for the broker: {error}");
+            break;
         }
     }
-    Ok(Json(started))
+    Ok(Json(rollout))
 }

@@ -47,6 +47,8 @@ pub(super) async fn metrics(State(cloud): Shared) -> Result<impl IntoResponse, A
         let available: u64 = nodes.iter().map(|node| u64::from(node.pods_available)).sum();
         let events = cloud.counters.events.load(Ordering::Relaxed);
         let chunk_bytes = cloud.counters.chunk_bytes.load(Ordering::Relaxed);
+        let chunks_sent = cloud.counters.chunks_sent.load(Ordering::Relaxed);
+        let chunks_read = cloud.counters.chunks_read.load(Ordering::Relaxed);
         let mut text = String::new();
         for (name, kind, help, value) in [
             ("wherry_nodes", "gauge", "Nodes that are known.", nodes.len() as u64),
@@ -54,6 +56,8 @@ pub(super) async fn metrics(State(cloud): Shared) -> Result<impl IntoResponse, A
             ("wherry_pods_available", "gauge", "Available pods of all nodes.", available),
             ("wherry_events_received_total", "counter", "Events in messages of nodes.", events),
             ("wherry_chunk_bytes_total", "counter", "Bytes of layers sent to nodes.", chunk_bytes),
+            ("wherry_chunks_sent_total", "counter", "Chunks sent to nodes.", chunks_sent),
+            ("wherry_chunks_read_total", "counter", "Chunks read to be sent.", chunks_read),
         ] {
             // Writing to a String does not fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");

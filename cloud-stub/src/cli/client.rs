@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 use crate::view::Failure;
 
@@ -36,6 +36,9 @@ pub(super) enum CliError {
     /// Each a line.
     #[error("{what}")]
     Input { what: String, problems: Vec<String> },
+    /// An answer that ends too early, or is something else.
+    #[error("{what}")]
+    BrokenOff { what: String },
     #[error("{0}")]
     Output(#[from] io::Error),
 }
@@ -56,6 +59,10 @@ impl CliError {
                 (&[], Some(hint.into()))
             }
             Self::Answer { .. } => (&[], Some("are program and server of one version?".into())),
+            Self::BrokenOff { .. } => (
+                &[],
+                Some("the log of `wherry-cloud serve` says why, unless the line broke".into()),
+            ),
             Self::File { .. } | Self::Output(_) => (&[], None),
         };
         lines.extend(problems.iter().map(|problem| format!("  {problem}")));
@@ -120,6 +127,16 @@ impl Client {
         let request = self.agent.get(self.url(path)).query_pairs(query.iter().copied());
         let answer = self.checked(request.call())?;
         Ok(BufReader::new(answer.into_body().into_reader()))
+    }
+
+    /// As [`Client::stream`], for a request with a body.
+    pub fn post_for_stream(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<BodyReader<'static>, CliError> {
+        let answer = self.checked(self.agent.post(self.url(path)).send_json(body))?;
+        Ok(answer.into_body().into_reader())
     }
 
     fn url(&self, path: &str) -> String {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::archive;
 use super::client::{CliError, Client};
-use super::output::{list, print, table};
+use super::output::{list, print, size, table};
 use super::{Output, time};
 use crate::view::{self, ImageImported};
 
@@ -94,12 +94,4 @@ fn rows(all: &[view::Image]) -> String {
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     table(["NAME", "ARCH", "DIGEST", "LAYERS", "SIZE", "IMPORTED", "USED BY"], &rows)
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_240 => format!("{bytes} B"),
-        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
-        _ => format!("{} MiB", bytes >> 20),
-    }
 }

@@ -7,6 +7,7 @@
 mod applications;
 mod archive;
 mod broker_url;
+mod carried;
 mod client;
 mod customers;
 mod images;
@@ -21,7 +22,8 @@ mod versions;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use client::{CliError, Client};
 
@@ -34,9 +36,10 @@ struct Arguments {
     /// Address of the API.
     #[arg(long, global = true, env = "WHERRY_CLOUD_API", default_value = API, value_name = "URL")]
     api: String,
-    /// How to print what was asked for.
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    /// How to print what was asked for: table or json. Of `version export` the
+    /// file to write, `-` for standard output.
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    output: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -96,6 +99,12 @@ pub fn main() -> ExitCode {
 
 fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
     let client = Client::new(&api);
+    // Its output is a file.
+    let command = match command {
+        Command::Version(versions::Version::Export(export)) => return export.run(&client, output),
+        command => command,
+    };
+    let output = output.map_or(Output::Table, |format| format_of(&format));
     match command {
         Command::Serve(serve) => serve.run(),
         Command::Customer(command) => command.run(&client, output),
@@ -109,6 +118,14 @@ fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
         Command::Events(command) => command.run(&client, output),
         Command::Key(command) => command.run(&client, output),
     }
+}
+
+/// A word that is no format is a wrong command line.
+fn format_of(word: &str) -> Output {
+    Output::from_str(word, true).unwrap_or_else(|_| {
+        let what = format!("`{word}` is no output: write `-o table` or `-o json`\n");
+        Arguments::command().error(ErrorKind::InvalidValue, what).exit()
+    })
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! `wherry-cloud node …`, `events` and `key`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use wherry_bundle::Name;
-use wherry_bundle::message::{Event, PodStatus};
+use wherry_bundle::message::{Event, FlashUse, PodStatus};
 
 use super::client::{CliError, Client};
-use super::output::{fields, line, list, print, table, text};
-use super::{Output, time};
+use super::output::{fields, line, list, print, progress, size, table, text};
+use super::{Output, carried, time};
 use crate::api::{self, NewNodeRequest};
 use crate::clock::now_millis;
 use crate::version::ProductType;
@@ -25,6 +26,8 @@ pub(super) enum Node {
     Show { name: Name },
     /// The node's configuration file, with its password in it.
     Config { name: Name },
+    /// Take in what a gateway without a line wrote to a file for the cloud.
+    ImportStatus { file: PathBuf },
     /// Remove a node with its events; what runs on it runs on.
     Remove { name: Name },
 }
@@ -83,6 +86,7 @@ impl Node {
                 print(output, &one, detail)
             }
             Self::Config { name } => text(&client.text(&format!("/v1/nodes/{name}/config"))?),
+            Self::ImportStatus { file } => carried::import_status(client, &file, output),
             Self::Remove { name } => client.delete(&format!("/v1/nodes/{name}"), &[]),
         }
     }
@@ -207,7 +211,14 @@ fn detail(detail: &NodeDetail) -> String {
         ("Seen", time::ago(now, node.last_seen)),
         ("Applications", list(&detail.applications)),
         ("Generation", format!("{} of {}", node.generation, node.generation_wanted)),
+        (
+            "Carried",
+            detail.carried.as_ref().map_or("-".into(), |carried| {
+                format!("generation {} with {}", carried.generation, carried.version)
+            }),
+        ),
         ("Phase", node.phase.as_ref().map_or("-".into(), phase_text)),
+        ("Transfer", progress(node.transfer.as_ref())),
         ("Refused", refused),
         ("Failed", failed),
         ("Held", held),
@@ -215,6 +226,7 @@ fn detail(detail: &NodeDetail) -> String {
         ("Wherry", or_dash(&detail.wherry_version)),
         ("Kernel", or_dash(&detail.kernel)),
         ("Uptime", or_dash(&uptime)),
+        ("Written to flash", detail.flash.map_or("-".into(), flash_text)),
         (
             "Events",
             format!(
@@ -227,6 +239,11 @@ fn detail(detail: &NodeDetail) -> String {
     text.push('\n');
     text += &table(["POD", "PHASE", "ADDRESS", "RESTARTS", "CONTAINERS", "LAST ERROR"], &rows);
     text
+}
+
+fn flash_text(flash: FlashUse) -> String {
+    let (layers, state) = (size(flash.layer_bytes), size(flash.state_bytes));
+    format!("{layers} of layers, {state} of state, {} of logs", size(flash.log_bytes))
 }
 
 fn pod_row(pod: &PodStatus) -> [String; 6] {

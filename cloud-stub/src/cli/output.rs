@@ -1,11 +1,13 @@
 //! Values as JSON, or as tables for people.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
+use wherry_bundle::message::Transfer;
 
-use super::Output;
 use super::client::CliError;
+use super::{Output, time};
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -77,6 +79,29 @@ pub(super) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     if items.is_empty() { "-".into() } else { items.join(",") }
 }
 
+/// Bytes in a unit that leaves few digits.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+/// How far a transfer is; `-` when there is none.
+pub(super) fn progress(transfer: Option<&Transfer>) -> String {
+    let Some(transfer) = transfer else { return "-".into() };
+    let left = transfer.seconds_left.map_or("stalled".into(), |seconds| {
+        format!("{} left", time::short(Duration::from_secs(seconds)))
+    });
+    format!(
+        "{} % of {}, {}/s, {left}",
+        transfer.percent(),
+        size(transfer.bytes_total),
+        size(transfer.bytes_per_second)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +114,19 @@ mod tests {
         assert_eq!(fields(&[("a", "1".into()), ("long", "2".into())]), "a:     1\nlong:  2\n");
         assert_eq!(list(Vec::<String>::new()), "-");
         assert_eq!(list(["a", "b"]), "a,b");
+    }
+    #[test]
+    fn a_transfer_in_a_few_words() {
+        let mut transfer = Transfer {
+            bytes_done: 30 << 20,
+            bytes_total: 120 << 20,
+            bytes_per_second: 500 << 10,
+            seconds_left: Some(184),
+            ..Transfer::default()
+        };
+        assert_eq!(progress(Some(&transfer)), "25 % of 120 MiB, 500 KiB/s, 3m left");
+        (transfer.bytes_per_second, transfer.seconds_left) = (0, None);
+        assert_eq!(progress(Some(&transfer)), "25 % of 120 MiB, 0 B/s, stalled");
+        assert_eq!(progress(None), "-");
     }
 }

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use wherry_bundle::Name;
 
 use super::client::{CliError, Client};
-use super::output::{print, table};
+use super::output::{print, progress, table};
 use super::{Output, time};
 use crate::clock::now_millis;
 use crate::view::{self, RolloutNode, RolloutRequest, RolloutState, VersionId, phase_text};
@@ -87,6 +87,7 @@ fn status(rollout: &view::Rollout) -> String {
             state.as_ref().and_then(|state| state.as_str()).unwrap_or("?").to_owned(),
             format!("{}/{}", node.generation, node.generation_wanted),
             node.phase.as_ref().map_or("-".into(), phase_text),
+            progress(node.transfer.as_ref()),
             format!("{}/{}", node.pods_available, node.pods_total),
             if node.online { "online".into() } else { "offline".into() },
             time::ago(now, node.last_seen),
@@ -94,7 +95,8 @@ fn status(rollout: &view::Rollout) -> String {
         ]
     };
     let rows: Vec<_> = rollout.nodes.iter().map(row).collect();
-    let headings = ["NODE", "STATE", "GENERATION", "PHASE", "PODS", "CONNECTION", "SEEN", "WHY"];
+    let headings =
+        ["NODE", "STATE", "GENERATION", "PHASE", "TRANSFER", "PODS", "CONNECTION", "SEEN", "WHY"];
     title + &table(headings, &rows)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use wherry_bundle::Name;
 
+use super::carried::Export;
 use super::client::{CliError, Client};
 use super::output::{list, print, table};
 use super::{Output, time};
@@ -25,6 +26,9 @@ pub(super) enum Version {
     },
     /// One version, as APPLICATION@X.Y.Z.N.
     Show { version: VersionId },
+    /// Write a version for nodes without a line to a file, with signed bundles
+    /// and layers, for a person to carry: `wherry apply FILE` takes it there.
+    Export(Export),
     /// Remove a version that no node was given.
     Remove { version: VersionId },
 }
@@ -51,6 +55,7 @@ impl Version {
                 let one: view::Version = client.get(&path(&version), &[])?;
                 print(output, &one, |one| rows(std::slice::from_ref(one)) + &images(one))
             }
+            Self::Export(export) => export.run(client, None),
             Self::Remove { version } => client.delete(&path(&version), &[]),
         }
     }

@@ -6,6 +6,8 @@
 //! anything slow inside of a transaction.
 
 pub mod application;
+pub mod carried;
+pub mod chunk;
 pub mod customer;
 pub mod error;
 pub mod event;
@@ -26,7 +28,8 @@ pub use error::{DbError, What};
 
 /// The form of the tables, one entry for each change ever made. Never edit
 /// one that was released: append.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 /// Another process at the same file, such as a backup, may hold it this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -126,6 +129,27 @@ pub(crate) mod tests {
         });
         assert!(error.is_err());
         assert_eq!(db.read(customer::list).unwrap(), []);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_form_is_brought_up_to_date() {
+        let (dir, db) = node::tests::with_node();
+        let status = node::tests::online(3, wherry_bundle::message::Phase::Good);
+        let name = node::tests::name("gw-1");
+        db.write(|tx| node::set_status(tx, &name, &status, false, 1)).unwrap();
+        let before = db.read(|c| node::detail(c, &name)).unwrap();
+        db.read(|c| {
+            c.execute_batch(
+                "DROP TABLE chunk; DROP TABLE chunk_list; DROP TABLE carried;
+                 UPDATE node SET status = json_remove(status, '$.flash', '$.transfer');
+                 PRAGMA user_version = 1",
+            )
+        })
+        .unwrap();
+        assert!(db.read(node::list).is_err(), "the old form");
+        drop(db);
+        let db = Db::open(&dir.path().join("cloud.db")).unwrap();
+        assert_eq!(db.read(|c| node::detail(c, &name)).unwrap(), before);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use wherry_bundle::message::{NodeStatus, Status};
 use wherry_bundle::{Generation, Name};
 
 use super::error::{self, DbError, What};
-use super::{event, project, rollout};
+use super::{carried, event, project, rollout};
 use crate::version::ProductType;
 use crate::view::{Node, NodeDetail, is_available};
 
@@ -82,10 +82,12 @@ pub fn detail(connection: &Connection, name: &Name) -> Result<NodeDetail, DbErro
         kernel: said(|status| status.kernel.clone()),
         reported_architecture: said(|status| status.architecture.clone()),
         uptime_seconds: status.as_ref().map(|status| status.uptime_seconds),
+        flash: status.as_ref().map(|status| status.flash),
         last_error: event::last_error(connection, name)?,
         events_waiting: status.as_ref().map_or(0, |status| status.events_waiting),
         events_dropped: status.as_ref().map_or(0, |status| status.events_dropped),
         events_missing: event::mark(connection, name)?.missing,
+        carried: carried::show(connection, name)?,
         pods: status.map(|status| status.pods).unwrap_or_default(),
         node,
     })
@@ -135,6 +137,25 @@ pub fn set_status(
             params![name.as_str(), now],
         )?,
     };
+    Ok(changed > 0)
+}
+
+/// Keeps what a person brought of a node. False if the node is connected:
+/// then it has said something newer, and nothing is changed.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub fn set_reported(
+    connection: &Connection,
+    status: &NodeStatus,
+    now: u64,
+) -> Result<bool, DbError> {
+    show(connection, &status.node)?;
+    let changed = connection.execute(
+        "UPDATE node SET status = ?2, last_seen = ?3, offline_since = coalesce(offline_since, ?3)
+         WHERE name = ?1 AND online = 0",
+        params![status.node.as_str(), error::to_json(status)?, now],
+    )?;
     Ok(changed > 0)
 }
 
@@ -216,6 +237,7 @@ impl NodeRow {
             refused: status.as_ref().and_then(|status| status.refused.clone()),
             failed: status.as_ref().and_then(|status| status.failed.clone()),
             held: status.as_ref().and_then(|status| status.held.clone()),
+            transfer: status.as_ref().and_then(|status| status.transfer),
             pods_available: count(pods.iter().filter(|pod| is_available(pod)).count()),
             pods_total: count(pods.len()),
         };
@@ -225,7 +247,7 @@ impl NodeRow {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use wherry_bundle::message::{Phase, WallMillis};
+    use wherry_bundle::message::{FlashUse, Phase, WallMillis};
 
     use super::*;
     use crate::db::{Db, customer};
@@ -271,6 +293,8 @@ pub(crate) mod tests {
             refused: None,
             failed: None,
             held: None,
+            transfer: None,
+            flash: FlashUse::default(),
             pods: Vec::new(),
             events_waiting: 0,
             events_dropped: 0,

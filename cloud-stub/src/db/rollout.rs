@@ -203,14 +203,28 @@ pub fn nodes_of_site(
     own.map(|(name, _, wanted)| one(connection, &name, wanted)).collect()
 }
 
+/// The newest generation that was issued to the node, or waits for its turn.
+fn newest(connection: &Connection, node: &Name) -> Result<Generation, DbError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(max(generation), 0) FROM
+         (SELECT generation FROM issued WHERE node = ?1
+          UNION SELECT generation FROM queued WHERE node = ?1)",
+    )?;
+    Ok(Generation(statement.query_row([node.as_str()], |row| row.get(0))?))
+}
+
 fn one(connection: &Connection, name: &Name, wanted: Generation) -> Result<RolloutNode, DbError> {
     let queued = site::is_queued(connection, name, wanted)?;
-    let superseded = last_generation(connection, name)? > wanted;
-    Ok(rollout_node(node::show(connection, name)?, wanted, queued, superseded))
+    let node = node::show(connection, name)?;
+    // What is only carried to it supersedes nothing until the node has it.
+    let has_newer =
+        wanted < node.generation && node.generation <= last_generation(connection, name)?;
+    let superseded = has_newer || newest(connection, name)? > wanted;
+    Ok(rollout_node(node, wanted, queued, superseded))
 }
 
 /// How far `node` is with `wanted`. `queued`: that waits for its turn;
-/// `superseded`: a newer one was given to it.
+/// `superseded`: a newer one was issued to it, or it has one.
 #[must_use]
 pub fn rollout_node(
     node: crate::view::Node,
@@ -231,6 +245,7 @@ pub fn rollout_node(
         refused: node.refused,
         failed: node.failed,
         held: node.held,
+        transfer: node.transfer,
         stopped_by: None,
         online: node.online,
         last_seen: node.last_seen,
@@ -269,7 +284,7 @@ fn state(node: &crate::view::Node, wanted: Generation) -> RolloutState {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::message::{Cause, Failed, Phase, Refused, Status};
+    use wherry_bundle::message::{Cause, Failed, Held, Phase, Refused, Status};
 
     use super::*;
     use crate::db::node::tests::{name, new_node, online, with_node};
@@ -308,6 +323,17 @@ mod tests {
         assert_eq!(state(first), RolloutState::Issued);
         said(refusing(7));
         assert_eq!(state(first), RolloutState::Issued, "it refused another one");
+        let holding = |held: u64| {
+            let Status::Online(mut status) = online(0, Phase::Good) else { unreachable!() };
+            status.held = Some(Held { generation: Generation(held), by: "an operator".into() });
+            Status::Online(status)
+        };
+        said(holding(7));
+        assert_eq!(state(first), RolloutState::Issued, "it holds another one");
+        said(holding(1));
+        assert_eq!(state(first), RolloutState::Held);
+        let view = db.read(|c| show(c, first)).unwrap().nodes[0].held.clone();
+        assert_eq!(view.map(|held| held.by).as_deref(), Some("an operator"));
         said(refusing(1));
         assert_eq!(state(first), RolloutState::Refused);
         said(online(1, Phase::Fetching { bytes_done: 1, bytes_total: 2 }));
@@ -329,6 +355,12 @@ mod tests {
         let second = roll(2).unwrap();
         assert_eq!(state(first), RolloutState::Superseded);
         assert_eq!(state(second), RolloutState::Issued);
+        // A newer one that is only on its way to the node changes nothing.
+        db.write(|tx| next_generation(tx, &name("gw-1"))).unwrap();
+        said(refusing(2));
+        assert_eq!(state(second), RolloutState::Refused);
+        said(online(3, Phase::Empty));
+        assert_eq!(state(second), RolloutState::Superseded);
         let list = db.read(|c| list(c, Some(&name("shop")), 10)).unwrap();
         assert_eq!(list.iter().map(|r| r.id).collect::<Vec<_>>(), [Some(second), Some(first)]);
         assert!(db.read(|c| show(c, 99)).is_err());

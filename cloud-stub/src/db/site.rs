@@ -1,5 +1,5 @@
 //! Bundles that wait for their turn: the nodes of one site are upgraded one
-//! after the other.
+//! after the other, whichever rollouts they are of.
 //!
 //! A queued bundle has its generation already, so that a newer one replaces
 //! it in the queue as it does elsewhere: an older one never overtakes. Never
@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use wherry_bundle::{Generation, Name};
 
 use super::error::{self, DbError};
-use super::rollout;
+use super::{node, rollout};
 use crate::version::ProductType;
 use crate::view::{Node, RolloutNode, RolloutState};
 
@@ -62,8 +62,8 @@ pub fn is_queued(
     Ok(count > 0)
 }
 
-/// Issues what has its turn, each site by itself: the nodes whose bundle is to
-/// be published now.
+/// Issues what has its turn, each site by itself and the oldest rollout first:
+/// the nodes whose bundle is to be published now.
 ///
 /// # Errors
 /// The database's.
@@ -79,12 +79,36 @@ pub fn advance(connection: &Connection) -> Result<Vec<Name>, DbError> {
             .into_iter()
             .find(|node| !is_past(node.state))
             .filter(|node| node.state == RolloutState::Queued);
-        if let Some(next) = next {
+        if let Some(next) = next
+            && !is_busy(connection, &site, &next.name)?
+        {
             issue(connection, &next.name)?;
             due.push(next.name);
         }
     }
     Ok(due)
+}
+
+/// Whether a node of the site other than `but` is on its way, by any rollout.
+fn is_busy(connection: &Connection, site: &str, but: &Name) -> Result<bool, DbError> {
+    // Other projects may have sites of the same name.
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT i.node, i.generation FROM issued i
+         JOIN rollout_node r ON r.node = i.node JOIN node n ON n.name = i.node
+         WHERE r.site = ?1 AND i.node <> ?2
+         AND n.project = (SELECT project FROM node WHERE name = ?2)",
+    )?;
+    let rows = statement
+        .query_map([site, but.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<_>, _>>()?;
+    for (name, generation) in rows {
+        let node = node::show(connection, &error::name(&name)?)?;
+        let node = rollout::rollout_node(node, Generation(generation), false, false);
+        if !is_past(node.state) && !is_broken(node.state) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The next one does not wait for it.

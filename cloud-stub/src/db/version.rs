@@ -106,12 +106,16 @@ pub fn load(connection: &Connection, id: &VersionId) -> Result<StoredVersion, Db
 }
 
 /// # Errors
-/// [`DbError::NotFound`], or [`DbError::InUse`] by nodes.
+/// [`DbError::NotFound`], or [`DbError::InUse`] by nodes that have it, or that it is carried to.
 pub fn remove(connection: &Connection, id: &VersionId) -> Result<(), DbError> {
     let version = show(connection, id)?;
-    let users = version.nodes.iter().map(|node| format!("node `{node}`")).collect();
-    error::unused(What::Version, id, users)?;
     let (row, _, _) = find(connection, id)?;
+    let mut users: Vec<String> =
+        version.nodes.iter().map(|node| format!("node `{node}`")).collect();
+    let sql = "SELECT node FROM carried WHERE version = ?1 ORDER BY node";
+    let carried = error::names(connection, sql, [row])?;
+    users.extend(carried.iter().map(|node| format!("what is carried to node `{node}`")));
+    error::unused(What::Version, id, users)?;
     connection.execute("DELETE FROM version WHERE id = ?1", [row])?;
     Ok(())
 }

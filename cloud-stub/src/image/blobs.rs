@@ -42,6 +42,20 @@ impl BlobDir {
         self.path.join(format!("{}{LAYER_SUFFIX}", digest.hex()))
     }
 
+    /// The layers whose files are there, in no order.
+    ///
+    /// # Errors
+    /// What the filesystem says.
+    pub fn layers(&self) -> io::Result<Vec<Digest>> {
+        let mut layers = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let hex = name.to_str().and_then(|name| name.strip_suffix(LAYER_SUFFIX));
+            layers.extend(hex.and_then(Digest::parse));
+        }
+        Ok(layers)
+    }
+
     /// Removes what an import that was killed left behind. Call it at start,
     /// when no import is running.
     ///

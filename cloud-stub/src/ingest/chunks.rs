@@ -1,142 +1,81 @@
-//! Ranges of layer files for nodes that ask.
+//! Chunks of layers for nodes that ask.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
-use wherry_bundle::limits::CHUNK_BYTES_MAX;
+use wherry_bundle::limits::cut;
 use wherry_bundle::message::{ChunkContents, ChunkData, ChunkGet, Message};
 use wherry_bundle::topic::Topic;
 use wherry_bundle::{Digest, Name};
 
+use crate::chunks::{self, Cache};
 use crate::cloud::Cloud;
-use crate::image::BlobDir;
-use crate::limits::OPEN_LAYERS_MAX;
 
+/// Of why there is no chunk: its message has room for no more beside a digest.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// A request for more chunks than there may be was refused when it was
+/// decoded.
 pub(super) async fn run(cloud: Arc<Cloud>, mut queue: mpsc::Receiver<(Name, ChunkGet)>) {
-    let mut layers = OpenLayers::default();
+    let mut cache = Cache::default();
     while let Some((node, get)) = queue.recv().await {
-        let (back, contents) = cloud
-            .blocking(move |cloud| {
-                let contents = layers.read(&cloud.blobs, &get);
-                (layers, contents)
-            })
-            .await;
-        layers = back;
-        let bytes = match &contents {
-            ChunkContents::Bytes(bytes) => bytes.len() as u64,
-            ChunkContents::Missing(why) => {
-                log::warn!("{node} asks for {} at {}: {why}", get.layer, get.offset);
-                0
+        for digest in get.chunks {
+            let contents = contents(&cloud, &node, digest, &mut cache).await;
+            if !send(&cloud, &node, digest, contents).await {
+                // What is left of the request would fare no better.
+                break;
             }
-        };
-        let data = ChunkData { layer: get.layer, offset: get.offset, contents };
-        let payload = match data.to_bytes() {
-            Ok(payload) => payload,
-            Err(error) => {
-                log::error!("chunk for {node}: {error}");
-                continue;
-            }
-        };
-        match cloud.mqtt.publish(Topic::ChunkData.of(&node), false, payload).await {
-            Ok(()) => _ = cloud.counters.chunk_bytes.fetch_add(bytes, Ordering::Relaxed),
-            Err(error) => log::debug!("chunk for {node} not sent: {error}"),
         }
     }
 }
 
-/// Layer files that were asked for lately, the latest last.
-#[derive(Debug, Default)]
-struct OpenLayers(VecDeque<(Digest, Arc<File>, u64)>);
-
-impl OpenLayers {
-    fn read(&mut self, blobs: &BlobDir, get: &ChunkGet) -> ChunkContents {
-        let missing = |why: String| ChunkContents::Missing(why);
-        let (file, size) = match self.open(blobs, &get.layer) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return missing("there is no such layer".into());
-            }
-            Err(error) => return missing(error.to_string()),
-        };
-        let length = get.length as usize;
-        let end = get.offset.checked_add(get.length.into());
-        if length == 0 || length > CHUNK_BYTES_MAX || end.is_none_or(|end| end > size) {
-            return missing(format!("there is no range of {length} bytes in {size} bytes"));
-        }
-        let mut bytes = vec![0; length];
-        match file.read_exact_at(&mut bytes, get.offset) {
-            Ok(()) => ChunkContents::Bytes(bytes),
-            Err(error) => missing(error.to_string()),
-        }
+/// The chunk's bytes, or why there are none.
+async fn contents(
+    cloud: &Arc<Cloud>,
+    node: &Name,
+    digest: Digest,
+    cache: &mut Cache,
+) -> Result<Bytes, String> {
+    if let Some(bytes) = cache.get(&digest) {
+        return Ok(bytes);
     }
-
-    fn open(&mut self, blobs: &BlobDir, layer: &Digest) -> io::Result<(Arc<File>, u64)> {
-        if let Some(index) = self.0.iter().position(|(digest, _, _)| digest == layer)
-            && let Some(found) = self.0.remove(index)
-        {
-            let (_, file, size) = &found;
-            let result = (Arc::clone(file), *size);
-            self.0.push_back(found);
-            return Ok(result);
+    let read = cloud.blocking(move |cloud| chunks::read(&cloud.db, &cloud.blobs, &digest)).await;
+    match read {
+        Ok(bytes) => {
+            cloud.counters.chunks_read.fetch_add(1, Ordering::Relaxed);
+            let bytes = Bytes::from(bytes);
+            cache.put(digest, bytes.clone());
+            Ok(bytes)
         }
-        let file = Arc::new(File::open(blobs.layer_path(layer))?);
-        let size = file.metadata()?.len();
-        if self.0.len() == OPEN_LAYERS_MAX {
-            self.0.pop_front();
+        Err(error) => {
+            log::warn!("{node} asks for chunk {}: {error}", digest.short());
+            Err(error.to_string())
         }
-        self.0.push_back((*layer, Arc::clone(&file), size));
-        Ok((file, size))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_ranges_that_exist() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = BlobDir::open(dir.path()).unwrap();
-        let bytes: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-        let layer = Digest::of(&bytes);
-        std::fs::write(blobs.layer_path(&layer), &bytes).unwrap();
-        let mut layers = OpenLayers::default();
-        let mut read = |layer: Digest, offset: u64, length: u32| {
-            layers.read(&blobs, &ChunkGet { layer, offset, length })
-        };
-        assert_eq!(read(layer, 0, 4), ChunkContents::Bytes(bytes[..4].to_vec()));
-        assert_eq!(read(layer, 99_000, 1000), ChunkContents::Bytes(bytes[99_000..].to_vec()));
-        let max = u32::try_from(CHUNK_BYTES_MAX).unwrap();
-        assert!(
-            matches!(read(layer, 10, max), ChunkContents::Bytes(b) if b.len() == CHUNK_BYTES_MAX)
-        );
-        for (offset, length) in
-            [(99_000, 1001), (100_000, 1), (u64::MAX, 1), (0, 0), (0, max + 1), (0, u32::MAX)]
-        {
-            let contents = read(layer, offset, length);
-            assert!(matches!(contents, ChunkContents::Missing(_)), "{offset} {length}");
+/// False when the broker is away.
+async fn send(cloud: &Cloud, node: &Name, chunk: Digest, contents: Result<Bytes, String>) -> bool {
+    let bytes = contents.as_ref().map_or(0, |bytes| bytes.len() as u64);
+    let sent = u64::from(contents.is_ok());
+    let contents = match contents {
+        Ok(bytes) => ChunkContents::Bytes(bytes.into()),
+        Err(why) => ChunkContents::Missing(cut(&why, REASON_BYTES_MAX).to_owned()),
+    };
+    let payload = match (ChunkData { chunk, contents }).to_bytes() {
+        Ok(payload) => payload,
+        Err(error) => {
+            log::error!("chunk for {node}: {error}");
+            return true;
         }
-        let other = read(Digest::of(b"other"), 0, 1);
-        assert_eq!(other, ChunkContents::Missing("there is no such layer".into()));
+    };
+    if let Err(error) = cloud.mqtt.publish(Topic::ChunkData.of(node), false, payload).await {
+        log::debug!("chunk for {node} not sent: {error}");
+        return false;
     }
-
-    #[test]
-    fn few_files_stay_open() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = BlobDir::open(dir.path()).unwrap();
-        let mut layers = OpenLayers::default();
-        for number in 0..2 * OPEN_LAYERS_MAX {
-            let layer = Digest::of(&number.to_le_bytes());
-            std::fs::write(blobs.layer_path(&layer), b"x").unwrap();
-            let get = ChunkGet { layer, offset: 0, length: 1 };
-            assert_eq!(layers.read(&blobs, &get), ChunkContents::Bytes(b"x".to_vec()));
-            assert_eq!(layers.read(&blobs, &get), ChunkContents::Bytes(b"x".to_vec()));
-        }
-        assert_eq!(layers.0.len(), OPEN_LAYERS_MAX);
-    }
+    cloud.counters.chunks_sent.fetch_add(sent, Ordering::Relaxed);
+    cloud.counters.chunk_bytes.fetch_add(bytes, Ordering::Relaxed);
+    true
 }

@@ -9,7 +9,8 @@ mod chunks;
 mod events;
 mod inbox;
 pub mod replies;
-mod status;
+pub mod report;
+pub(crate) mod status;
 
 use std::sync::Arc;
 

@@ -15,8 +15,10 @@ use super::{Context, container, metadata_name, shapes};
 /// As in Kubernetes.
 const GRACE_SECONDS: u32 = 30;
 const PROGRESS_DEADLINE_SECONDS: u32 = 600;
-const MAX_SURGE: &str = "25%";
-const MAX_UNAVAILABLE: &str = "25%";
+/// One pod at a time: memory is what a gateway has least of. Kubernetes has 25 %
+/// of both.
+const MAX_SURGE: u16 = 1;
+const MAX_UNAVAILABLE: u16 = 0;
 const FILE_MODE: u16 = 0o644;
 /// A day: more is a typing error.
 const SECONDS_MAX: i64 = 86_400;
@@ -119,9 +121,7 @@ fn selector(spec: &Object<'_>, template: &Object<'_>) {
 }
 
 fn strategy(spec: &Object<'_>, replicas: u16) -> Option<Strategy> {
-    let Some(place) = spec.get("strategy") else {
-        return rolling(None, replicas);
-    };
+    let Some(place) = spec.get("strategy") else { return rolling(None, replicas) };
     let object = place.object(&shapes::STRATEGY)?;
     let kind = object.get("type").map_or(Some("RollingUpdate".to_owned()), |place| place.text())?;
     let details = object.get("rollingUpdate");
@@ -147,9 +147,9 @@ fn rolling(details: Option<Place<'_>>, replicas: u16) -> Option<Strategy> {
         Some(place) => Some(place.object(&shapes::ROLLING_UPDATE)?),
         None => None,
     };
-    let read = |field: &str, default: &str, up: bool| -> Option<u16> {
+    let read = |field: &str, default: u16, up: bool| -> Option<u16> {
         let Some(place) = object.as_ref().and_then(|object| object.get(field)) else {
-            return percent_of(default, replicas, up);
+            return Some(default);
         };
         if let super::yaml::Value::Text(text) = place.value() {
             let found = percent_of(text, replicas, up);
@@ -173,8 +173,8 @@ fn rolling(details: Option<Place<'_>>, replicas: u16) -> Option<Strategy> {
             object?.place().problem("maxUnavailable and maxSurge cannot both be 0");
             return None;
         }
-        // Rounding made both 0 and nothing could ever be replaced: as in
-        // Kubernetes, one may then be missing.
+        // Rounding or a default made both 0 and nothing could ever be
+        // replaced: as in Kubernetes, one may then be missing.
         return Some(Strategy::RollingUpdate { max_unavailable: 1, max_surge });
     }
     Some(Strategy::RollingUpdate { max_unavailable, max_surge })

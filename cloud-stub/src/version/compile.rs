@@ -108,6 +108,10 @@ fn check(package: &VersionPackage, compiled: &Compiled, problems: &Problems) {
     if compiled.deployments.is_empty() {
         whole(problems, "version.yaml", "no template has a Deployment or a Pod".into());
     }
+    // How its layers are cut is not the package's business: each stands for
+    // its own list.
+    let layers = compiled.images.iter().flat_map(|image| &image.layers);
+    let chunk_lists = layers.map(|layer| (layer.digest, vec![layer.digest])).collect();
     let super::Number { x, y, z } = package.number;
     let bundle = Bundle {
         node: package.application.clone(),
@@ -120,6 +124,7 @@ fn check(package: &VersionPackage, compiled: &Compiled, problems: &Problems) {
         deployments: compiled.deployments.clone(),
         configs: compiled.configs.clone(),
         images: compiled.images.clone(),
+        chunk_lists,
         upgrade: UpgradePolicy::default(),
     };
     if let Err(error) = bundle.validate() {

@@ -10,9 +10,14 @@ use rumqttc::{
     Client, ConnectReturnCode, ConnectionError, Event, Incoming, LastWill, MqttOptions, Publish,
     QoS, SubscribeFilter, SubscribeReasonCode,
 };
-use wherry_bundle::message::{Message, NodeStatus, Phase, Status, WallMillis};
+use wherry_bundle::chunk::ChunkList;
+use wherry_bundle::limits::CHUNKS_PER_GET_MAX;
+use wherry_bundle::message::{
+    ChunkContents, ChunkData, ChunkGet, FlashUse, Message, NodeStatus, Phase, Status, WallMillis,
+};
+use wherry_bundle::model::Layer;
 use wherry_bundle::topic::Topic;
-use wherry_bundle::{Generation, Name};
+use wherry_bundle::{Digest, Generation, Name};
 
 use super::PATIENCE;
 
@@ -27,6 +32,8 @@ pub struct Login {
     pub password: String,
     pub client_id: String,
     pub clean: bool,
+    /// The test acknowledges messages itself, with [`Node::acknowledge`].
+    pub manual_acks: bool,
     pub will: Option<String>,
 }
 
@@ -38,6 +45,7 @@ impl Login {
             password: password.into(),
             client_id: format!("wherry-{node}"),
             clean: false,
+            manual_acks: false,
             will: Some(Topic::Status.of(&name(node))),
         }
     }
@@ -47,7 +55,7 @@ impl Login {
         let mut options = MqttOptions::new(&self.client_id, "127.0.0.1", self.port);
         options.set_credentials(&self.user, &self.password);
         options.set_clean_session(self.clean).set_keep_alive(Duration::from_secs(5));
-        options.set_max_packet_size(1 << 20, 1 << 20);
+        options.set_max_packet_size(1 << 20, 1 << 20).set_manual_acks(self.manual_acks);
         if let Some(topic) = &self.will {
             let offline = Status::Offline.to_bytes().unwrap();
             options.set_last_will(LastWill::new(topic, offline, QoS::AtLeastOnce, true));
@@ -156,6 +164,42 @@ impl Node {
         None
     }
 
+    pub fn acknowledge(&self, messages: &[Publish]) {
+        messages.iter().for_each(|message| self.client.ack(message).unwrap());
+    }
+
+    /// Asks for chunks, all at once; the answers, which have to be the bytes
+    /// of these chunks in this order.
+    pub fn chunks(&self, digests: &[Digest]) -> Vec<Vec<u8>> {
+        self.ask(digests);
+        let bytes = digests.iter().map(|digest| {
+            let answer = ChunkData::from_bytes(&self.message(Topic::ChunkData).payload).unwrap();
+            assert_eq!(answer.chunk, *digest);
+            let ChunkContents::Bytes(bytes) = answer.contents else { panic!("{answer:?}") };
+            assert_eq!(Digest::of(&bytes), *digest);
+            bytes
+        });
+        bytes.collect()
+    }
+
+    /// Sends requests for chunks.
+    pub fn ask(&self, digests: &[Digest]) {
+        for chunks in digests.chunks(CHUNKS_PER_GET_MAX) {
+            self.send(Topic::ChunkGet, &ChunkGet { chunks: chunks.to_vec() });
+        }
+    }
+
+    /// The whole layer, by way of its chunk lists.
+    pub fn layer(&self, lists: &[Digest], layer: Layer) -> Vec<u8> {
+        let lists = self.chunks(lists);
+        let lists = lists.iter().map(Vec::as_slice);
+        let chunks = ChunkList::join(lists, layer.size_bytes).unwrap();
+        let digests: Vec<Digest> = chunks.iter().map(|chunk| chunk.digest).collect();
+        let bytes = self.chunks(&digests).concat();
+        assert_eq!(Digest::of(&bytes), layer.digest);
+        bytes
+    }
+
     /// No message on such a topic of any node, as far as a moment tells.
     pub fn assert_none(&self, topic: Topic) {
         let wrong = |publish: &Publish| publish.topic.ends_with(&format!("/{}", topic.suffix()));
@@ -236,6 +280,8 @@ pub fn online(node: &str, generation: u64, phase: Phase) -> Status {
         refused: None,
         failed: None,
         held: None,
+        transfer: None,
+        flash: FlashUse::default(),
         pods: Vec::new(),
         events_waiting: 0,
         events_dropped: 0,

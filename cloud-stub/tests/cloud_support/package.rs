@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
+use wherry_bundle::Digest;
 
 use super::{Cloud, text};
 use crate::image_support::{Blob, Entry, Layout, tar};
@@ -24,6 +25,54 @@ pub fn layout(name: &str, contents: &str, architectures: &[&str]) -> Layout {
         .collect();
     layout.index(&manifests);
     layout
+}
+
+/// An image layout `name` for amd64, a layer of a megabyte that does not
+/// compress for each seed; each has other contents.
+pub fn big_layers(name: &str, seeds: &[u64]) -> Layout {
+    let files = seeds.iter().map(|seed| (format!("data-{seed}"), noise(*seed, 1 << 20)));
+    layers_of(name, files.collect())
+}
+
+/// An image layout `name` for amd64, a layer with one file for each of
+/// `files`.
+pub fn layers_of(name: &str, files: Vec<(String, Vec<u8>)>) -> Layout {
+    let layer = |(name, data): (String, Vec<u8>)| {
+        Blob::tar(tar(&[Entry { data, ..Entry::file(&name, "") }]))
+    };
+    let layers: Vec<Blob> = files.into_iter().map(layer).collect();
+    let layout = Layout::new();
+    let manifest = layout.image(&layers, "amd64", json!({"Entrypoint": ["/bin/lion"]}));
+    layout.index(&[(name, manifest)]);
+    layout
+}
+
+/// The same bytes for the same seed, of no pattern.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    // xorshift64*
+    let mut state = seed;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    };
+    (0..bytes.div_ceil(8)).flat_map(|_| next().to_le_bytes()).take(bytes).collect()
+}
+
+/// So many chunks of the smallest size: layers of one chunk each, that the
+/// cloud finds when it starts again.
+pub fn small_chunks(cloud: &mut Cloud, count: u64) -> Vec<Digest> {
+    let write = |seed| {
+        let bytes = noise(seed + 1, 8 * 1024);
+        let digest = Digest::of(&bytes);
+        let file = cloud.data().join(format!("layers/{}.squashfs", digest.hex()));
+        fs::write(file, bytes).unwrap();
+        digest
+    };
+    let digests = (0..count).map(write).collect();
+    cloud.restart();
+    digests
 }
 
 /// A deployment of one container with the package's image.
@@ -51,7 +100,10 @@ pub fn write(dir: &Path, application: &str, number: &str, image: &str, template:
 impl Cloud {
     /// Imports `lion:1.0` for amd64.
     pub fn import_lion(&self) {
-        let layout = layout("lion:1.0", "roar", &["amd64"]);
+        self.import(&layout("lion:1.0", "roar", &["amd64"]));
+    }
+
+    pub fn import(&self, layout: &Layout) {
         self.cli(&["image", "import", text(layout.path())]);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Deployment, Port, Strategy};
+use wherry_bundle::model::{Deployment, Port};
 
 use crate::model::{Desired, Millis, PublishedPort, Workload};
 
@@ -20,6 +20,7 @@ impl Desired {
 impl Workload {
     fn of(bundle: &Bundle, deployment: &Deployment) -> Self {
         let pod = &deployment.pod;
+        let limits = pod.containers.iter().filter_map(|c| c.resources.memory_bytes);
         let ports = pod.containers.iter().flat_map(|container| &container.ports);
         Self {
             hash: bundle.pod_hash(deployment),
@@ -34,15 +35,7 @@ impl Workload {
             layers: bundle.layers_of(deployment),
             host_network: pod.host_network,
             ports: ports.filter_map(|port| published(port, pod.host_network)).collect(),
-            memory_bytes: pod.containers.iter().map(|c| c.resources.memory_bytes).sum(),
-        }
-    }
-
-    /// It may have more pods than replicas while they are replaced.
-    pub(crate) fn surges(&self) -> bool {
-        match self.strategy {
-            Strategy::RollingUpdate { max_surge, .. } => max_surge > 0,
-            Strategy::Recreate => false,
+            memory_bytes: limits.fold(0, u64::saturating_add),
         }
     }
 

@@ -13,6 +13,8 @@ use crate::model::{Action, CoreNotice, Millis, Observed, Plan};
 pub(crate) struct Draft<'a> {
     pub observed: &'a Observed,
     pub now: Millis,
+    /// Of the memory that is free, what pods on their way will take.
+    pub set_aside_bytes: u64,
     actions: Vec<Action>,
     notices: Vec<CoreNotice>,
     wake_at: Option<Millis>,
@@ -20,7 +22,8 @@ pub(crate) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(observed: &'a Observed, now: Millis) -> Self {
-        Self { observed, now, actions: Vec::new(), notices: Vec::new(), wake_at: None }
+        let (actions, notices) = (Vec::new(), Vec::new());
+        Self { observed, now, set_aside_bytes: 0, actions, notices, wake_at: None }
     }
 
     /// Asks for `action` if it is due, and else sees to it that somebody

@@ -46,9 +46,9 @@ pub struct DeploymentLedger {
     pub service_address: Option<u16>,
     /// The hash of which all its replicas were once available together.
     pub reached: Option<Digest>,
-    /// The form to which it goes with old pods stopped first, since memory
-    /// was short on the way; until it has reached it.
-    pub short: Option<Digest>,
+    /// The form to which it goes with old pods stopped first, although its
+    /// strategy has it otherwise; until it has reached it.
+    pub stop_first: Option<Digest>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,6 @@ mod draft;
 mod fetch;
 mod learn;
 pub mod ledger;
-pub mod memory;
 pub mod model;
 mod order;
 mod pods;
@@ -28,6 +27,7 @@ mod reconcile;
 mod rolling;
 pub mod status;
 pub mod stopping;
+pub mod surge;
 mod unhealthy;
 pub mod upgrade;
 

@@ -63,8 +63,8 @@ pub struct Workload {
     pub layers: BTreeSet<Layer>,
     pub host_network: bool,
     pub ports: Vec<PublishedPort>,
-    /// The limits of all its containers together; `None` if one has none.
-    pub memory_bytes: Option<u64>,
+    /// The limits of its containers together; one that has none counts as 0.
+    pub memory_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -62,7 +62,7 @@ pub(crate) fn learn_reached(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledge
             && let Some(entry) = ledger.deployments.get_mut(name)
         {
             entry.reached = Some(workload.hash);
-            entry.short = None;
+            entry.stop_first = None;
         }
     }
 }

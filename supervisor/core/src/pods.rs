@@ -31,6 +31,8 @@ pub(crate) struct Pod {
     pub asked: bool,
     /// It was asked for, and that has not been answered.
     pub creating: bool,
+    /// None of its containers ever ran: it takes no memory yet.
+    pub unused: bool,
     /// A container is being started.
     pub starting: bool,
     /// A container runs, or is being started.
@@ -86,6 +88,7 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
         complete: seen.is_some_and(|pod| pod.complete),
         asked: entry.attempts.count > 0 || entry.stopping.is_some(),
         creating: is_creating(name, observed),
+        unused: states().all(|state| *state == ObservedContainer::Defined),
         starting,
         alive: starting || states().any(runs),
         running: ready_since.is_some() && states().all(runs),

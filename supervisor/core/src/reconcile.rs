@@ -12,7 +12,7 @@ use crate::ledger::{Ledger, Planned, PodLedger};
 use crate::model::{Action, Desired, Millis, Observed, Plan, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
-use crate::{addresses, fetch, learn, memory, publish, rolling, status, stopping, unhealthy};
+use crate::{addresses, fetch, learn, publish, rolling, status, stopping, surge, unhealthy};
 
 /// Decides everything that the node does with its pods, at this moment.
 ///
@@ -30,6 +30,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
     addresses::learn(desired, observed, &mut ledger);
     let pods = pods::all(observed, &ledger);
     order::learn_reached(desired, &pods, &mut ledger);
+    draft.set_aside_bytes = surge::set_aside(desired, pods.values());
 
     let order = order::start_order(&desired.workloads);
     let mut may_create: Vec<&Name> = Vec::new();
@@ -68,8 +69,15 @@ fn roll(
     draft: &mut Draft<'_>,
 ) {
     let own: Vec<&Pod> = pods.values().filter(|pod| pod.deployment == *name).collect();
-    let is_short = memory::is_short(name, workload, &own, ledger, draft);
-    let decision = rolling::decide(workload, generation, &own, can_create, is_short);
+    let surge = surge::allowed(generation, name, workload, &own, can_create, ledger, draft);
+    let decision = rolling::decide(workload, generation, &own, can_create, surge);
+    if can_create {
+        let plans =
+            own.iter().filter(|pod| pod.is_mere_plan() && !decision.drop.contains(&pod.name));
+        let coming = plans.count().saturating_add(decision.create);
+        let bytes = workload.memory_bytes.saturating_mul(coming as u64);
+        draft.set_aside_bytes = draft.set_aside_bytes.saturating_add(bytes);
+    }
     for pod in &decision.drop {
         ledger.pods.remove(pod);
     }

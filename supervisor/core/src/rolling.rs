@@ -10,9 +10,9 @@
 //!   is what a gateway has least of. One that even SIGKILL does not end keeps
 //!   nothing up.
 //! - Pods on the host's network that have ports exclude each other, and so do
-//!   all where memory is short ([`crate::memory`]): stop
-//!   first (surge 0, at least one unavailable), and the next comes when the
-//!   one before is gone altogether. The same with `Recreate`.
+//!   all where memory is short ([`crate::surge`]): stop first (surge 0, at
+//!   least one unavailable), and the next comes when the one before is gone
+//!   altogether. The same with `Recreate`.
 //! - While no new pod could be made (layers, dependencies), no old one is
 //!   stopped for its sake.
 //! - A pod whose hash is the desired one is stopped only to scale down.
@@ -25,6 +25,7 @@ use wherry_bundle::{Generation, Name};
 use crate::ledger::Stopping;
 use crate::model::Workload;
 use crate::pods::Pod;
+use crate::surge::Surge;
 
 /// What is to happen to the pods of one deployment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,14 +47,13 @@ impl Decision {
     }
 }
 
-/// Decides for `pods`, which are all those of the deployment. `is_short`: there
-/// is no memory for more than its replicas.
+/// Decides for `pods`, which are all those of the deployment.
 pub(crate) fn decide(
     workload: &Workload,
     generation: Generation,
     pods: &[&Pod],
     can_create: bool,
-    is_short: bool,
+    surge: Surge,
 ) -> Decision {
     let mut decision = Decision::default();
     let (pending, made): (Vec<&Pod>, Vec<&Pod>) =
@@ -69,7 +69,7 @@ pub(crate) fn decide(
         staying.into_iter().partition(|pod| pod.is_current(workload));
     let current = scale_down(workload, current, &mut decision);
 
-    let bounds = Bounds::of(workload, is_short);
+    let bounds = Bounds::of(workload, surge);
     let leaving = stopping.iter().chain(stale.iter().filter(|pod| pod.present));
     let placed = leaving.filter(|pod| bounds.exclusive || keeps_its_place(pod)).count();
     let present = current.len() + old.len() + placed;
@@ -105,17 +105,19 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn of(workload: &Workload, is_short: bool) -> Self {
+    fn of(workload: &Workload, surge: Surge) -> Self {
         let replicas = usize::from(workload.replicas);
         match workload.strategy {
             Strategy::Recreate => {
                 Self { available_min: 0, pods_max: replicas, recreate: true, exclusive: true }
             }
             Strategy::RollingUpdate { max_unavailable, max_surge } => {
-                let exclusive = workload.is_exclusive() || is_short;
-                let surge = if exclusive { 0 } else { usize::from(max_surge) };
+                let (exclusive, surge) = match surge {
+                    Surge::StopFirst => (true, 0),
+                    Surge::Pods(count) => (false, count),
+                };
                 // Something has to give; a valid bundle says what.
-                let floor = usize::from(surge == 0);
+                let floor = usize::from(exclusive || max_surge == 0);
                 let unavailable = usize::from(max_unavailable).max(floor);
                 Self {
                     available_min: replicas.saturating_sub(unavailable),
@@ -143,7 +145,7 @@ fn scale_down<'a>(
     kept
 }
 
-fn keeps_its_place(pod: &Pod) -> bool {
+pub(crate) fn keeps_its_place(pod: &Pod) -> bool {
     match pod.stopping {
         Some(
             Stopping::Unpublishing { .. }

@@ -58,7 +58,7 @@ fn the_ledger_keeps_its_bytes() {
         last_serial: 3,
         service_address: Some(4),
         reached: Some(Digest([2; 32])),
-        short: Some(Digest([1; 32])),
+        stop_first: Some(Digest([1; 32])),
     };
     let ledger = Ledger {
         deployments: BTreeMap::from([(name("web"), deployment)]),

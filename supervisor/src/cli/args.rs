@@ -318,7 +318,10 @@ mod tests {
             ),
             ("ps", Command::Ps { place: place.clone(), output: Output::Table }),
             ("ps -o json --config /w.toml", Command::Ps { place: at, output: Output::Json }),
-            ("status -ojson", Command::Status { place: place.clone(), output: Output::Json }),
+            (
+                "status -ojson",
+                Command::Status { export: None, place: place.clone(), output: Output::Json },
+            ),
             (
                 "describe web -o table",
                 Command::Describe { pod: name("web"), place: place.clone(), output: Output::Table },

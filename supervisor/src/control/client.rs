@@ -1,6 +1,7 @@
 //! The command line's side of the control socket.
 
 use std::io::{self, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,14 +76,15 @@ impl Client {
     /// The file cannot be read.
     pub fn send_file(&mut self, file: &mut impl io::Read) -> Result<(), ClientError> {
         self.frames.set_timeouts(STALL_TIMEOUT)?;
+        let mut socket = self.frames.socket();
         let mut buffer = vec![0; FILE_BUFFER_BYTES];
         loop {
-            let length = match file.read(&mut buffer).map_err(ClientError::File)? {
-                0 => return Ok(()),
-                length => length,
+            let sent = match file.read(&mut buffer).map_err(ClientError::File)? {
+                // The node must not wait for more of a file that was cut.
+                0 => return socket.shutdown(Shutdown::Write).or(Ok(())),
+                length => socket.write_all(&buffer[..length]),
             };
-            let mut socket = self.frames.socket();
-            if let Err(error) = socket.write_all(&buffer[..length]) {
+            if let Err(error) = sent {
                 log::debug!("the node takes no more of the file: {error}");
                 return Ok(());
             }

@@ -12,12 +12,12 @@ pub mod executor;
 pub mod health;
 mod heart;
 pub mod judge;
-pub mod ledger_file;
 mod memory;
 mod node;
 pub mod orders;
 pub mod probes;
 pub mod report;
+pub mod run_file;
 #[cfg(test)]
 mod sample;
 pub mod spec;

@@ -201,6 +201,7 @@ mod tests {
         use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX};
         let mut bundle = sample::bundle();
         bundle.images[0].layers = vec![sample::layer(b"x"); LAYERS_MAX];
+        bundle.chunk_lists = [sample::cut(b"x")].into();
         let container = &mut bundle.deployments[0].pod.containers[0];
         container.args = vec!["x".repeat(WORDS_BYTES_MAX)];
         container.env = vec![("A".into(), "x".repeat(WORDS_BYTES_MAX - 1))];

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod kills;
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -28,6 +28,8 @@ pub struct Rig {
     id: String,
     dir: PathBuf,
     node: Option<Child>,
+    /// The mount namespace of the machine's present boot, if it has its own.
+    boot: Option<PathBuf>,
 }
 
 pub fn name(text: &str) -> Name {
@@ -51,13 +53,61 @@ impl Rig {
             id: id.to_owned(),
             dir: PathBuf::from(format!("/var/tmp/wherry-test-{id}")),
             node: None,
+            boot: None,
         };
         rig.sweep();
         fs::create_dir_all(&rig.dir).unwrap();
         run("ip", &["netns", "add", &rig.netns()]);
         run("ip", &["-n", &rig.netns(), "link", "set", "lo", "up"]);
-        fs::write(rig.config(), rig.config_text()).unwrap();
+        rig.configure("");
         rig
+    }
+
+    /// The configuration, with `more` tables; for the next start.
+    pub fn configure(&self, more: &str) {
+        fs::write(self.config(), self.config_text() + more).unwrap();
+    }
+
+    /// With boots of its own: mounts, and a boot id, that end with the power.
+    /// What is mounted there is seen from there only.
+    pub fn with_boots(id: &str) -> Self {
+        let mut rig = Self::new(id);
+        rig.boot();
+        rig
+    }
+
+    fn boot(&mut self) {
+        let folder = self.dir.join("boot");
+        let (namespace, boot_id) = (folder.join("mnt"), self.dir.join("boot-id"));
+        // A mount namespace can be pinned on a private mount only. The one of
+        // the boot before went with all that was mounted.
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.to_str().unwrap();
+        run("mount", &["--bind", "--make-private", path, path]);
+        fs::write(&namespace, "").unwrap();
+        fs::write(&boot_id, fs::read("/proc/sys/kernel/random/uuid").unwrap()).unwrap();
+        let (namespace_path, boot_id) = (namespace.to_str().unwrap(), boot_id.to_str().unwrap());
+        run(
+            "unshare",
+            &[
+                &format!("--mount={namespace_path}"),
+                "mount",
+                "--bind",
+                boot_id,
+                "/proc/sys/kernel/random/boot_id",
+            ],
+        );
+        self.boot = Some(namespace);
+    }
+
+    /// A program in the node's network namespace and its present boot.
+    fn command(&self, program: &str) -> Command {
+        // `ip netns exec` would mount another /sys, without cgroups.
+        let mut command = Command::new("nsenter");
+        command.arg(self.enter());
+        command.args(self.boot.iter().map(|path| format!("--mount={}", path.display())));
+        command.arg(program);
+        command
     }
 
     pub fn netns(&self) -> String {
@@ -119,10 +169,8 @@ impl Rig {
     /// Starts `wherry run` and waits until it answers.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        // `ip netns exec` would mount another /sys, without cgroups.
-        let mut command = Command::new("nsenter");
-        command.args([&self.enter(), env!("CARGO_BIN_EXE_wherry"), "run"]);
-        command.arg("--config").arg(self.config()).env("WHERRY_LOG", "debug");
+        let mut command = self.command(env!("CARGO_BIN_EXE_wherry"));
+        command.arg("run").arg("--config").arg(self.config()).env("WHERRY_LOG", "debug");
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.node = Some(command.spawn().unwrap());
         self.wait("the node's answer", |rig| rig.cli(&["status"]).status.success());
@@ -143,6 +191,9 @@ impl Rig {
         fs::remove_dir_all(self.run_dir()).unwrap();
         let bridge = format!("whtest{}", self.id);
         let _ = Command::new("ip").args(["-n", &self.netns(), "link", "del", &bridge]).output();
+        if self.boot.is_some() {
+            self.boot();
+        }
     }
 
     /// Waits for the end of a launcher that was told to end.
@@ -167,7 +218,7 @@ impl Rig {
     }
 
     pub fn cli(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wherry"));
+        let mut command = self.command(env!("CARGO_BIN_EXE_wherry"));
         command.args(words).arg("--config").arg(self.config()).output().unwrap()
     }
 

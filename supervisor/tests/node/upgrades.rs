@@ -249,3 +249,106 @@ fn what_is_held_waits_and_never_for_longer_than_its_version_allows() {
     cloud.event("generation 3 is held");
     wait_good(&mut rig, 3);
 }
+
+fn is_held(rig: &Rig, generation: u64) -> bool {
+    rig.json(&["status"])["held"]["generation"] == generation
+}
+
+/// A window of a minute, twelve hours from now.
+fn closed_window() -> String {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let hour = (now / 3_600 + 12) % 24;
+    format!("[update]\nwindows = [\"daily {hour:02}:00-{hour:02}:01\"]\n")
+}
+
+#[test]
+fn a_closed_window_is_waited_for_however_long_a_hold_may_last() {
+    let mut rig = Rig::new("window");
+    let layer = rig.layer();
+    let cloud = Cloud::start(&rig);
+    rig.configure(&closed_window());
+    rig.start();
+    cloud.desire(sealed(&quick(1, layer, vec![web(SERVES)])));
+    cloud.event("generation 1 is good");
+    let mut next = quick(2, layer, vec![web("exec sleep 2000000")]);
+    next.upgrade.hold_seconds_max = 1;
+    cloud.desire(sealed(&next));
+    cloud.event("generation 2 is held: outside of its update windows");
+    // Looked at again after ten seconds: the longest hold is over since nine.
+    std::thread::sleep(Duration::from_secs(12));
+    assert!(is_held(&rig, 2), "a window opens by the clock only");
+
+    // An operator may hold what the window lets through, for its own time.
+    rig.out(&["hold"]);
+    rig.kill();
+    rig.configure("[update]\nwindows = [\"daily 00:00-24:00\"]\n");
+    rig.start();
+    cloud.event("generation 2 is held: an operator");
+    wait_good(&mut rig, 2);
+}
+
+#[test]
+fn a_program_of_the_site_holds_and_no_restart_prolongs_that() {
+    let mut rig = Rig::new("lock");
+    let layer = rig.layer();
+    let cloud = Cloud::start(&rig);
+    let lock = rig.config().with_file_name("busy");
+    rig.configure(&format!("[update]\nhold_files = [\"{}\"]\n", lock.display()));
+    rig.start();
+    cloud.desire(sealed(&quick(1, layer, vec![web(SERVES)])));
+    cloud.event("generation 1 is good");
+
+    std::fs::write(&lock, "bottling\n").unwrap();
+    cloud.desire(sealed(&quick(2, layer, vec![web("exec sleep 2000000")])));
+    cloud.event(&format!("generation 2 is held: {} (bottling)", lock.display()));
+    std::fs::remove_file(&lock).unwrap();
+    wait_good(&mut rig, 2);
+
+    std::fs::write(&lock, "").unwrap();
+    let mut short = quick(3, layer, vec![web(SERVES)]);
+    short.upgrade.hold_seconds_max = 6;
+    cloud.desire(sealed(&short));
+    cloud.event("generation 3 is held");
+    // Together longer than it may be held, one by one not.
+    let goes_on = (0..6).any(|_| {
+        std::thread::sleep(Duration::from_secs(3));
+        rig.kill();
+        rig.start();
+        rig.json(&["status"])["generation"] == 3
+    });
+    assert!(goes_on, "each restart began the longest hold anew");
+    wait_good(&mut rig, 3);
+}
+
+#[test]
+fn one_that_keeps_the_machine_from_staying_up_is_left() {
+    let mut rig = Rig::with_boots("loop");
+    let layer = rig.layer();
+    rig.take_up(&quick(1, layer, vec![web(SERVES)]));
+    rig.start();
+    wait_good(&mut rig, 1);
+
+    // It would be good after a while that the machine does not live.
+    rig.kill();
+    let mut next = quick(2, layer, vec![web("echo up; exec sleep 2000000")]);
+    next.upgrade.stable_seconds = 1_000;
+    next.upgrade.boots_max = 2;
+    rig.take_up(&next);
+    rig.start();
+    for boots in 0..=2 {
+        rig.wait(&format!("all pods after {boots} boots"), |rig| {
+            let status = rig.json(&["status"]);
+            status["generation"] == 2 && status["phase"] == "stabilising"
+        });
+        // A supervisor or a launcher that dies is no boot.
+        rig.kill();
+        rig.start();
+        assert!(rig.json(&["status"])["failed"].is_null());
+        rig.lose_power();
+        rig.start();
+    }
+    wait_good(&mut rig, 1);
+    let failed: Failed = serde_json::from_value(rig.json(&["status"])["failed"].clone()).unwrap();
+    assert_eq!(failed.cause, Cause::BootLoop { boots: 3 });
+    assert!(pods(&rig, "web").iter().all(|pod| pod["generation"] == 1));
+}

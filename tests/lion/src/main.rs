@@ -11,13 +11,14 @@
 //! | `LION_HOG_MB` | takes so much memory |
 //! | `LION_STAMP` | prints `CLOCK_MONOTONIC` in nanoseconds, and does no more until it is killed |
 //!
-//! `GET /ready` is answered with the status `LION_READY` (200),
-//! `GET /exit/N` ends it with code N; any other path is answered with JSON.
+//! `GET /ready` is answered with the status `LION_READY` (200), `GET /unready/N`
+//! makes that 503 for N seconds, `GET /exit/N` ends it with code N; any path is
+//! answered with JSON.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn main() {
     if std::env::var_os("LION_STAMP").is_some() {
@@ -62,14 +63,16 @@ fn main() {
     };
     println!("listening on {listen}");
     let served = AtomicU64::new(0);
+    let mut unready_until = Instant::now();
     for stream in listener.incoming().flatten() {
-        if let Err(error) = answer(stream, served.fetch_add(1, Ordering::Relaxed)) {
+        let served = served.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = answer(stream, served, &mut unready_until) {
             eprintln!("a client left: {error}");
         }
     }
 }
 
-fn answer(mut stream: TcpStream, served: u64) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, served: u64, unready_until: &mut Instant) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = String::new();
     BufReader::new(&stream).read_line(&mut request)?;
@@ -78,7 +81,14 @@ fn answer(mut stream: TcpStream, served: u64) -> std::io::Result<()> {
         println!("told to end with {code}");
         std::process::exit(code);
     }
-    let status = if path == "/ready" { number("LION_READY").unwrap_or(200) } else { 200 };
+    if let Some(seconds) = path.strip_prefix("/unready/").and_then(|text| text.parse().ok()) {
+        *unready_until = Instant::now() + Duration::from_secs(seconds);
+    }
+    let status = match path {
+        "/ready" if Instant::now() < *unready_until => 503,
+        "/ready" => number("LION_READY").unwrap_or(200),
+        _ => 200,
+    };
     let properties = std::env::var("LION_PROPERTIES")
         .ok()
         .and_then(|path| std::fs::read_to_string(path).ok())

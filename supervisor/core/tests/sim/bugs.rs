@@ -2,6 +2,7 @@
 //! changes what goes into the reconciler or comes out of it; no other code
 //! has a switch for them.
 
+use crate::promise::Promise;
 use wherry_bundle::Name;
 use wherry_core::ledger::{Attempts, PodLedger, Stopping};
 use wherry_core::{Action, Desired, Ledger, Millis, Observed, Plan, reconcile};
@@ -12,12 +13,16 @@ pub enum Bug {
     StopsAvailablePods,
     /// Makes a pod more than there may be.
     SurgesTooFar,
+    /// Does not ask whether there is memory.
+    IgnoresMemory,
     IgnoresDependencies,
     IgnoresBackOff,
+    /// Waits for an hour longer.
+    BacksOffTooLong,
     /// Asks again for what is under way.
     RepeatsActions,
     KillsWithoutGrace,
-    /// Never takes anything away.
+    /// Forgets pods whose deployment is gone.
     LeavesPodsBehind,
     /// Takes changes of a config map for no change.
     IgnoresNewForms,
@@ -32,11 +37,13 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::StopsAvailablePods,
         Self::SurgesTooFar,
+        Self::IgnoresMemory,
         Self::IgnoresDependencies,
         Self::IgnoresBackOff,
+        Self::BacksOffTooLong,
         Self::RepeatsActions,
         Self::KillsWithoutGrace,
         Self::LeavesPodsBehind,
@@ -46,6 +53,28 @@ impl Bug {
         Self::TriesAgain,
         Self::BelievesAnything,
     ];
+}
+
+impl Bug {
+    /// The promise that it breaks.
+    pub fn breaks(self) -> Promise {
+        match self {
+            Self::StopsAvailablePods => Promise::Available,
+            Self::SurgesTooFar => Promise::Places,
+            Self::IgnoresMemory => Promise::Memory,
+            Self::IgnoresDependencies => Promise::Dependencies,
+            Self::IgnoresBackOff => Promise::BackOff,
+            Self::BacksOffTooLong => Promise::BackOffBound,
+            Self::RepeatsActions => Promise::Once,
+            Self::KillsWithoutGrace => Promise::Grace,
+            Self::LeavesPodsBehind => Promise::NothingLeft,
+            Self::IgnoresNewForms => Promise::AtRest,
+            Self::NeverPublishes => Promise::AtRest,
+            Self::GoesBackTooFar => Promise::WayBack,
+            Self::TriesAgain => Promise::NotAgain,
+            Self::BelievesAnything => Promise::Judged,
+        }
+    }
 }
 
 /// [`reconcile`], with a bug.
@@ -74,6 +103,7 @@ pub fn decide(
             }
         }
         Bug::SurgesTooFar => desired.workloads.values_mut().for_each(|w| w.replicas += 2),
+        Bug::IgnoresMemory => observed.memory_available_bytes = None,
         Bug::IgnoresDependencies => {
             desired.workloads.values_mut().for_each(|workload| workload.after.clear());
         }
@@ -83,6 +113,9 @@ pub fn decide(
             containers.for_each(|container| container.attempts = Attempts::default());
         }
         Bug::RepeatsActions => observed.in_flight.clear(),
+        Bug::LeavesPodsBehind => {
+            observed.pods.retain(|_, pod| desired.workloads.contains_key(&pod.deployment));
+        }
         Bug::IgnoresNewForms => desired.workloads.values_mut().for_each(|workload| {
             if let Some(pod) =
                 observed.pods.values().find(|pod| pod.restart_policy == workload.restart_policy)
@@ -90,8 +123,8 @@ pub fn decide(
                 workload.hash = pod.hash;
             }
         }),
-        Bug::KillsWithoutGrace
-        | Bug::LeavesPodsBehind
+        Bug::BacksOffTooLong
+        | Bug::KillsWithoutGrace
         | Bug::NeverPublishes
         | Bug::GoesBackTooFar
         | Bug::TriesAgain
@@ -110,17 +143,28 @@ pub fn decide(
                 }
             }
         }
-        Bug::LeavesPodsBehind => {
-            plan.actions.retain(|action| !matches!(action, Action::RemovePod { .. }));
+        Bug::BacksOffTooLong => {
+            for (name, pod) in &mut plan.ledger.pods {
+                let before = ledger.pods.get(name);
+                for (container, entry) in &mut pod.containers {
+                    let before = before.and_then(|pod| pod.containers.get(container));
+                    let tries = &mut entry.attempts;
+                    if tries.count > 1 && before.is_none_or(|known| known.attempts != *tries) {
+                        tries.not_before = tries.not_before.saturating_add(Millis(3_600_000));
+                    }
+                }
+            }
         }
         Bug::NeverPublishes => {
             plan.actions.retain(|action| !matches!(action, Action::Publish { .. }));
         }
         Bug::StopsAvailablePods
         | Bug::SurgesTooFar
+        | Bug::IgnoresMemory
         | Bug::IgnoresDependencies
         | Bug::IgnoresBackOff
         | Bug::RepeatsActions
+        | Bug::LeavesPodsBehind
         | Bug::IgnoresNewForms
         | Bug::GoesBackTooFar
         | Bug::TriesAgain

@@ -12,7 +12,8 @@ use wherry_core::{
     Preparation, Workload,
 };
 
-use crate::turn::{Turn, bounds, is_running, ready_since, wait};
+use crate::promise::keeps;
+use crate::turn::{Turn, bounds, is_running, ready_since, wait, wants_start};
 use crate::world::World;
 
 /// What the checker remembers; it starts over when the ledger is lost.
@@ -43,7 +44,8 @@ impl Checker {
         let Turn { desired, observed, before, plan, .. } = *turn;
         turn.is_orderly();
         if desired.generation == Generation(0) {
-            assert_eq!(plan, &Plan { ledger: before.clone(), ..Plan::default() });
+            let nothing = Plan { ledger: before.clone(), ..Plan::default() };
+            keeps!(Once, *plan == nothing, "{plan:?} without a bundle");
             return;
         }
         self.learn(turn, world);
@@ -56,6 +58,8 @@ impl Checker {
         for (name, workload) in &desired.workloads {
             self.check_availability(turn, name, workload);
         }
+        turn.check_memory();
+        self.check_no_start_is_late(turn);
         for action in &plan.actions {
             self.forget_earlier_run(turn, action);
             self.check_pace(turn, action);
@@ -67,41 +71,57 @@ impl Checker {
                     if self.seen.insert(pod.clone()) {
                         self.check_dependencies(turn, workload, deployment);
                     }
-                    assert!(!self.gone.contains(pod), "{pod}: serial used twice");
+                    keeps!(Orderly, !self.gone.contains(pod), "{pod}: serial used twice");
                     let here = workload.layers.iter().all(|l| observed.layers.contains(&l.digest));
-                    assert!(here, "{pod} is made without its layers");
+                    keeps!(Orderly, here, "{pod} is made without its layers");
                 }
                 Action::StartContainer { pod, .. } => {
-                    assert!(observed.pods[pod].complete, "{pod} is started in part");
-                    assert!(plan.ledger.pods[pod].stopping.is_none(), "{pod} stops and starts");
+                    keeps!(Orderly, observed.pods[pod].complete, "{pod} is started in part");
+                    keeps!(
+                        Orderly,
+                        plan.ledger.pods[pod].stopping.is_none(),
+                        "{pod} stops and starts"
+                    );
                 }
                 Action::TerminatePod { pod } => {
                     self.check_drained(turn, pod);
                     let prepare = Action::PreStop { pod: pod.clone() };
                     let seen = &observed.pods[pod];
                     let due = seen.preparation.runs && seen.grace > Millis(0);
-                    assert!(!due || self.asked.contains_key(&prepare), "{pod} is not prepared");
+                    keeps!(
+                        Grace,
+                        !due || self.asked.contains_key(&prepare),
+                        "{pod} is not prepared"
+                    );
                 }
                 Action::PreStop { pod } => {
                     self.check_drained(turn, pod);
-                    assert!(observed.pods[pod].preparation.runs, "{pod} has nothing to prepare");
+                    keeps!(
+                        Once,
+                        observed.pods[pod].preparation.runs,
+                        "{pod} has nothing to prepare"
+                    );
                 }
                 Action::TerminateContainer { pod, container } => {
                     let sick = observed.pods[pod].unhealthy.contains(container);
-                    assert!(sick || self.rows.contains_key(action), "{pod} is not sick");
+                    keeps!(Once, sick || self.rows.contains_key(action), "{pod} is not sick");
                 }
                 Action::KillContainer { pod, container } => {
                     let (of, grace) = (pod.clone(), observed.pods[pod].grace.0);
                     let told = Action::TerminateContainer { pod: of, container: container.clone() };
                     let told = self.asked.get(&told).map(|at| turn.now.0 - at.0);
                     let early = told.is_none_or(|ago| ago < grace);
-                    assert!(!early || grace == 0, "{pod} is killed early");
+                    keeps!(Grace, !early || grace == 0, "{pod} is killed early");
                 }
                 Action::KillPod { pod } => self.check_grace(turn, pod),
                 Action::RemovePod { pod } => {
                     let runs = turn.observed.pods.get(pod);
                     let runs = runs.is_some_and(|p| p.containers.values().any(is_running));
-                    assert!(!runs || self.asked.contains_key(action), "{pod} is removed alive");
+                    keeps!(
+                        Grace,
+                        !runs || self.asked.contains_key(action),
+                        "{pod} is removed alive"
+                    );
                 }
                 Action::Publish { publication } => {
                     for (name, service) in &publication.services {
@@ -116,7 +136,7 @@ impl Checker {
         }
         for notice in &plan.notices {
             if notice.kind == EventKind::GenerationRunning {
-                assert_ne!(desired.generation, self.running_told, "told twice");
+                keeps!(Once, desired.generation != self.running_told, "told twice");
                 self.running_told = desired.generation;
             }
         }
@@ -145,7 +165,11 @@ impl Checker {
                 pod.hash == workload.hash
                     && ledger.pods.get(*name).is_some_and(|entry| entry.available_since.is_some())
             });
-            assert_eq!(up.count(), usize::from(workload.replicas), "{name}: good without its pods");
+            keeps!(
+                Judged,
+                up.count() == usize::from(workload.replicas),
+                "{name}: good without its pods"
+            );
         }
     }
 
@@ -255,7 +279,8 @@ impl Checker {
                 && turn.is_creating(other)
         });
         let kept = kept.count() + coming.count();
-        assert!(
+        keeps!(
+            Untouched,
             kept >= usize::from(workload.replicas),
             "{name} is what is desired, and was stopped with {kept} left"
         );
@@ -274,13 +299,14 @@ impl Checker {
         let left = turn.pods_of(name).filter(|(pod, _)| self.is_available(turn, pod, after));
         let left = left.count();
         let (least, _) = bounds(workload, turn.is_short(name, workload));
-        assert!(left >= least, "{name}: {left} available pods left, {least} promised");
+        keeps!(Available, left >= least, "{name}: {left} available pods left, {least} promised");
         let cannot = workload.layers.iter().any(|l| !turn.observed.layers.contains(&l.digest));
         let replicas = usize::from(workload.replicas);
         let of_any_kind = turn
             .pods_of(name)
             .filter(|(pod, _)| after.pods.get(*pod).is_some_and(|entry| entry.stopping.is_none()));
-        assert!(
+        keeps!(
+            Available,
             !cannot || of_any_kind.count() >= replicas,
             "{name}: stopped although no new pod can be made"
         );
@@ -290,7 +316,7 @@ impl Checker {
     fn check_pace(&self, turn: &Turn<'_>, action: &Action) {
         if let Some((row, not_before)) = self.rows.get(action) {
             let early = not_before.0.saturating_sub(turn.now.0);
-            assert!(early == 0, "{action:?}: {early} ms early after {row} failures");
+            keeps!(BackOff, early == 0, "{action:?}: {early} ms early after {row} failures");
         }
         let again = self.asked.get(action).map(|asked| turn.now.0 - asked.0);
         match action {
@@ -299,15 +325,38 @@ impl Checker {
             | Action::KillPod { .. }
             | Action::KillContainer { .. }
             | Action::RemovePod { .. } => {
-                assert!(again.is_none_or(|ago| ago >= 1_000), "{action:?}: again at once");
+                keeps!(Once, again.is_none_or(|ago| ago >= 1_000), "{action:?}: again at once");
             }
             Action::TerminatePod { .. } => {
                 let failed = self.rows.contains_key(action);
-                assert!(again.is_none() || failed, "{action:?}: a second signal");
+                keeps!(Once, again.is_none() || failed, "{action:?}: a second signal");
             }
-            Action::PreStop { .. } => assert!(again.is_none(), "{action:?}: once more"),
+            Action::PreStop { .. } => keeps!(Once, again.is_none(), "{action:?}: once more"),
             // A run of the container that came later may be sick too.
             Action::TerminateContainer { .. } | Action::Publish { .. } | Action::Fetch { .. } => {}
+        }
+    }
+
+    /// What has to be started is tried again before the longest back-off is
+    /// over, counted from when it was last tried, or ended.
+    fn check_no_start_is_late(&self, turn: &Turn<'_>) {
+        for (pod, seen) in turn.observed.pods.iter().filter(|(_, seen)| seen.complete) {
+            if turn.plan.ledger.pods.get(pod).is_none_or(|entry| entry.stopping.is_some()) {
+                continue;
+            }
+            for (container, state) in &seen.containers {
+                let start =
+                    Action::StartContainer { pod: pod.clone(), container: container.clone() };
+                let is_asked =
+                    turn.observed.in_flight.contains(&start) || turn.plan.actions.contains(&start);
+                if is_asked || !wants_start(seen, *state) {
+                    continue;
+                }
+                let failed = self.rows.get(&start).map(|(row, until)| until.0 - wait(*row));
+                let last = failed.max(self.asked.get(&start).map(|at| at.0)).unwrap_or_default();
+                let wakes = turn.plan.wake_at.is_some_and(|at| at.0 <= last + wait(u32::MAX));
+                keeps!(BackOffBound, wakes, "{start:?}: last tried at {last} ms, waits for longer");
+            }
         }
     }
 
@@ -319,16 +368,25 @@ impl Checker {
                 || turn
                     .pods_of(dependency)
                     .any(|(pod, _)| self.is_available(turn, pod, turn.before));
-            assert!(serves, "a pod of {name} starts while {dependency} has none available");
+            keeps!(
+                Dependencies,
+                serves,
+                "a pod of {name} starts while {dependency} has none available"
+            );
             let reached = self.reached.get(dependency) == Some(&other.hash);
-            assert!(reached || mends, "a pod of {name} starts before {dependency} was complete");
+            keeps!(
+                Dependencies,
+                reached || mends,
+                "a pod of {name} starts before {dependency} was complete"
+            );
         }
     }
 
     fn check_drained(&self, turn: &Turn<'_>, pod: &Name) {
         let waited = self.stop_began.get(pod).map_or(u64::MAX, |began| turn.now.0 - began.0);
         let since = self.published.get(pod).map_or(u64::MAX, |last| turn.now.0 - last.0);
-        assert!(
+        keeps!(
+            Grace,
             since >= DRAIN.0 || waited >= UNPUBLISH_MAX.0,
             "{pod} is told to stop {since} ms after it was published"
         );
@@ -341,13 +399,17 @@ impl Checker {
         let prepared = seen.preparation != Preparation::default();
         let grace = if prepared { seen.grace.0.min(LAST_GRACE.0) } else { seen.grace.0 };
         let told = self.asked.get(&terminate).map(|at| turn.now.0 - at.0);
-        assert!(told.is_some_and(|ago| ago >= grace) || grace == 0, "{pod} is killed early");
+        keeps!(Grace, told.is_some_and(|ago| ago >= grace) || grace == 0, "{pod} is killed early");
     }
 
     fn check_published(&self, turn: &Turn<'_>, service: &Name, address: u16) {
         let mut leads = turn.pods_of(service).filter(|(_, seen)| seen.address == Some(address));
         let (pod, seen) = leads.next().unwrap();
-        assert!(self.is_available(turn, pod, &turn.plan.ledger), "{pod} is not available");
-        assert!(seen.containers.values().all(is_running), "{pod} does not run");
+        keeps!(
+            Published,
+            self.is_available(turn, pod, &turn.plan.ledger),
+            "{pod} is not available"
+        );
+        keeps!(Published, seen.containers.values().all(is_running), "{pod} does not run");
     }
 }

@@ -10,9 +10,11 @@ use wherry_core::{Desired, Millis, Preparation, Workload};
 use crate::rng::Rng;
 
 const DEPLOYMENTS: [&str; 5] = ["broker", "db", "gate", "job", "web"];
-/// Forms that a deployment's pods may have; [`BROKEN_FORM`] never runs long.
-const FORMS: u64 = 4;
+/// Forms that a deployment's pods may have: [`BROKEN_FORM`] never runs long,
+/// [`MUTE_FORM`] is never ready, the others are sound.
+const FORMS: u64 = 5;
 const BROKEN_FORM: u64 = 3;
+const MUTE_FORM: u64 = 4;
 
 /// How a program behaves once it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Program {
     Completes,
     /// Ends with an error after a moment.
     Crashes,
+    /// Runs on, and its readiness probe never says yes.
+    NeverReady,
 }
 
 pub fn name(text: &str) -> Name {
@@ -39,6 +43,7 @@ pub fn program_of(hash: Digest) -> Program {
             if hash_of(deployment, form) == hash {
                 return match (form, deployment) {
                     (BROKEN_FORM, _) => Program::Crashes,
+                    (MUTE_FORM, "db" | "web") => Program::NeverReady,
                     (_, "job") => Program::Completes,
                     _ => Program::RunsOn,
                 };
@@ -72,7 +77,9 @@ pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
             continue;
         }
         let form = match (sound, deployment) {
-            (false, _) => rng.below(FORMS),
+            // Only where there are probes can one be mute.
+            (false, "db" | "web") => rng.below(FORMS),
+            (false, _) => rng.below(MUTE_FORM),
             // Form 0 of it is never started again: were it told to stop, and
             // that forgotten, it would stay as it is.
             (true, "job") => rng.between(1, BROKEN_FORM - 1),
@@ -83,6 +90,39 @@ pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
         workloads.insert(name(deployment), workload(rng, deployment, form, after));
     }
     Desired { generation: Generation(generation), workloads, replace: BTreeSet::new() }
+}
+
+/// What is wrong with a generation that has to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doom {
+    Crashes,
+    NeverReady,
+    /// The cloud does not have its layers.
+    NoLayers,
+}
+
+/// The next generation after `sound`, with something wrong in one deployment:
+/// which, and what; `None` if there is none that has pods.
+pub fn doomed(rng: &mut Rng, sound: &Desired, generation: u64) -> Option<(Desired, Name, Doom)> {
+    let with_pods = sound.workloads.iter().filter(|(_, workload)| workload.replicas > 0);
+    let with_pods: Vec<&Name> = with_pods.map(|(name, _)| name).collect();
+    if with_pods.is_empty() {
+        return None;
+    }
+    let name = (*rng.pick(&with_pods)).clone();
+    let doom = match rng.below(3) {
+        0 if is_probed(&name) => Doom::NeverReady,
+        1 => Doom::NoLayers,
+        _ => Doom::Crashes,
+    };
+    let form = if doom == Doom::NeverReady { MUTE_FORM } else { BROKEN_FORM };
+    let mut desired = Desired { generation: Generation(generation), ..sound.clone() };
+    let was = &sound.workloads[&name];
+    let new = workload(rng, name.as_str(), form, was.after.clone());
+    // Long enough for a crash loop to be found out.
+    let (replicas, progress_deadline) = (was.replicas, Millis(600_000));
+    desired.workloads.insert(name.clone(), Workload { replicas, progress_deadline, ..new });
+    Some((desired, name, doom))
 }
 
 fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -> Workload {
@@ -115,7 +155,7 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         hash: hash_of(deployment, form),
         replicas: u16::try_from(if host_network { 1 } else { rng.below(4) }).unwrap(),
         strategy,
-        progress_deadline: Millis(600_000),
+        progress_deadline: Millis(*rng.pick(&[60_000, 600_000])),
         min_ready: Millis(*rng.pick(&[0, 0, 700, 5_000])),
         after,
         restart_policy: match deployment {
@@ -123,11 +163,11 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
             "job" => RestartPolicy::OnFailure,
             _ => RestartPolicy::Always,
         },
-        grace: Millis([3_000, 0, 10_000, 1_000][usize::try_from(form).unwrap()]),
+        grace: Millis([3_000, 0, 10_000, 1_000, 500][usize::try_from(form).unwrap()]),
         containers,
         layers: BTreeSet::from([layer(0), layer(form + 1)]),
         host_network,
         ports,
-        memory_bytes: (form != 2).then_some(64 << 20),
+        memory_bytes: if form == 2 { 0 } else { 64 << 20 },
     }
 }

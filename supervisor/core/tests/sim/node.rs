@@ -1,16 +1,16 @@
 //! A simulated node: the supervisor's loop around the real reconciler, its
 //! store, and what goes wrong.
 
-use std::collections::VecDeque;
-
-use wherry_bundle::Generation;
-use wherry_bundle::message::Phase;
+use wherry_bundle::message::{Cause, Phase};
+use wherry_bundle::{Generation, Name};
 use wherry_core::upgrade::Verdict;
 use wherry_core::{Desired, Ledger, Millis, Observed, Plan, reconcile, status};
 
 use crate::bugs::{Bug, decide};
 use crate::checker::Checker;
-use crate::generate;
+use crate::generate::{self, Doom};
+use crate::life::Life;
+use crate::promise::keeps;
 use crate::rng::Rng;
 use crate::store::Store;
 use crate::turn::Turn;
@@ -20,48 +20,80 @@ use crate::world::World;
 const CALM_STEPS_MAX: u32 = 3_000;
 /// The longest back-off, several times.
 const CALM_MILLIS_MAX: u64 = 3_600_000;
-const TRACE_LINES: usize = 60;
+
+/// Salts of what comes after all steps.
+const SOUND: u32 = u32::MAX;
+const DOOMED: u32 = u32::MAX - 1;
 
 pub struct Node {
-    seed: u64,
-    bug: Option<Bug>,
-    pub steps: u64,
+    life: Life,
+    /// Plans that were made and checked.
+    pub plans: u64,
+    /// Faulty steps so far, and those of them at which something happened.
+    pub steps: u32,
+    pub events: Vec<u32>,
+    /// What happened, if it is wanted.
+    pub trace: Vec<String>,
+    traced: bool,
     world: World,
     store: Store,
     desired: Desired,
     ledger: Ledger,
     checker: Checker,
-    trace: VecDeque<String>,
     /// When the generation is to be judged again.
     wake_at: Option<Millis>,
+    /// What has to fail in the generation under way.
+    doom: Option<(Name, Doom)>,
 }
 
 impl Node {
-    pub fn new(seed: u64, bug: Option<Bug>) -> Self {
+    pub fn new(life: Life, traced: bool) -> Self {
         Self {
-            seed,
-            bug,
+            world: World::new(Rng::new(life.seed), !life.smooth),
+            life,
+            plans: 0,
             steps: 0,
-            world: World::new(Rng::new(seed)),
+            events: Vec::new(),
+            trace: Vec::new(),
+            traced,
             store: Store::default(),
             desired: Desired::default(),
             ledger: Ledger::default(),
             checker: Checker::default(),
-            trace: VecDeque::new(),
             wake_at: None,
+            doom: None,
+        }
+    }
+
+    /// Things go wrong; then the node is left in peace, and has to come to
+    /// rest; then comes a generation that has to fail, and it has to rest on
+    /// the one before it.
+    pub fn live(&mut self) {
+        for _ in 0..self.life.steps {
+            let plan = self.supervise();
+            self.mischief();
+            self.wait(&plan);
+        }
+        self.world.faults = false;
+        self.world.cloud_is_back();
+        self.with_rng_of(SOUND, |node| node.next_generation(true));
+        self.come_to_rest();
+        if self.with_rng_of(DOOMED, Self::next_doomed) {
+            self.come_to_rest();
+            keeps!(Judged, self.doom.is_none(), "what has to fail did not: {:?}", self.doom);
         }
     }
 
     /// One turn of the supervisor's loop.
-    pub fn supervise(&mut self) -> Plan {
-        self.steps += 1;
+    fn supervise(&mut self) -> Plan {
+        self.plans += 1;
         let now = self.world.now;
         let observed = self.world.observe();
         self.judge(&observed);
-        let plan = decide(self.bug, &self.desired, &observed, &self.ledger, now);
-        self.note(format!("{} ms: {:?}; wake {:?}", now.0, plan.actions, plan.wake_at));
+        let plan = decide(self.life.bug, &self.desired, &observed, &self.ledger, now);
+        self.note(|| format!("{} ms: {:?}; wake {:?}", now.0, plan.actions, plan.wake_at));
         for notice in &plan.notices {
-            self.note(format!("    {:?} {}: {}", notice.kind, notice.subject, notice.text));
+            self.note(|| format!("    {:?} {}: {}", notice.kind, notice.subject, notice.text));
         }
         let turn = Turn {
             desired: &self.desired,
@@ -69,12 +101,12 @@ impl Node {
             before: &self.ledger,
             plan: &plan,
             now,
-            bug: self.bug,
+            bug: self.life.bug,
         };
         self.checker.check(&turn, &self.world);
         // It has to be readable at any moment.
         let view = status(&self.desired, &observed, &plan.ledger);
-        assert_eq!(view.pods.len(), plan.ledger.pods.len());
+        keeps!(Orderly, view.pods.len() == plan.ledger.pods.len(), "{:?}", view.pods);
         self.ledger = plan.ledger.clone();
         self.desired.replace.clear();
         let asked_by = self.desired.clone();
@@ -85,22 +117,43 @@ impl Node {
         plan
     }
 
-    pub fn mischief(&mut self) {
+    /// What happens to the node by itself. It follows from the seed and the
+    /// number of the step alone.
+    fn mischief(&mut self) {
+        self.steps += 1;
+        if self.life.calm.contains(&self.steps) {
+            return;
+        }
+        if self.with_rng_of(self.steps, Self::happen) {
+            self.events.push(self.steps);
+        }
+    }
+
+    /// Does something that follows from the seed and `salt` alone.
+    fn with_rng_of<T>(&mut self, salt: u32, what: impl FnOnce(&mut Self) -> T) -> T {
+        let seed = self.life.seed.wrapping_mul(1_000_003).wrapping_add(salt.into());
+        let worlds = std::mem::replace(&mut self.world.rng, Rng::new(seed));
+        let result = what(self);
+        self.world.rng = worlds;
+        result
+    }
+
+    fn happen(&mut self) -> bool {
         match self.world.rng.below(200) {
             0..=7 => self.next_generation(false),
             8..=10 => {
-                self.note("supervisor restarts".into());
+                self.note(|| "supervisor restarts".into());
                 self.world.restart_supervisor();
                 self.store.restarted();
             }
             11..=12 => {
-                self.note("supervisor restarts, ledger lost".into());
+                self.note(|| "supervisor restarts, ledger lost".into());
                 self.world.restart_supervisor();
                 self.store.restarted();
                 self.lose_ledger();
             }
             13 => {
-                self.note("reboot".into());
+                self.note(|| "reboot".into());
                 self.world.reboot();
                 self.store.rebooted();
                 self.lose_ledger();
@@ -108,33 +161,70 @@ impl Node {
             14..=19 => self.world.crash_one(),
             20..=21 => self.world.lose_one(),
             22 => self.world.lose_a_layer(),
-            27..=31 => self.world.unready_one(),
-            32..=35 => self.world.sicken_one(),
             23..=25 => {
                 let pods = self.world.seen();
                 if !pods.is_empty() {
                     let pod = self.world.rng.pick(&pods).clone();
-                    self.note(format!("{pod} is to be replaced"));
+                    self.note(|| format!("{pod} is to be replaced"));
                     self.desired.replace.insert(pod);
                 }
             }
             26 => {
+                self.note(|| "much time passes".into());
                 let later = Millis(self.world.now.0 + 2_000_000);
                 self.world.pass_to(later);
             }
-            _ => {}
+            27..=31 => self.world.unready_one(),
+            32..=35 => self.world.sicken_one(),
+            36 => {
+                self.note(|| "offline".into());
+                self.world.online = false;
+            }
+            37..=38 => {
+                self.note(|| "the cloud is back".into());
+                self.world.cloud_is_back();
+            }
+            39 => {
+                self.note(|| "the cloud lost layers".into());
+                let layers = self.desired.workloads.values().flat_map(|w| &w.layers);
+                self.world.withheld.extend(layers.map(|layer| layer.digest));
+            }
+            _ => return false,
         }
+        true
     }
 
     fn next_generation(&mut self, sound: bool) {
         let generation = self.store.next_generation();
-        self.desired = generate::desired(&mut self.world.rng, generation, sound);
-        self.store.taken_up(&self.desired);
-        for (name, workload) in &self.desired.workloads {
-            let text = format!("    {name} {workload:?}");
-            self.trace.push_back(text);
+        let desired = generate::desired(&mut self.world.rng, generation, sound);
+        self.take_up(desired);
+    }
+
+    /// A generation that has to fail; false if there can be none.
+    fn next_doomed(&mut self) -> bool {
+        let generation = self.store.next_generation();
+        let doomed = generate::doomed(&mut self.world.rng, &self.desired, generation);
+        let Some((desired, name, doom)) = doomed else { return false };
+        let layers = &desired.workloads[&name].layers;
+        if doom == Doom::NoLayers {
+            let own = layers.difference(&self.desired.workloads[&name].layers);
+            let own: Vec<_> = own.map(|layer| layer.digest).collect();
+            self.world.layers.retain(|layer| !own.contains(layer));
+            self.world.withheld.extend(own);
         }
-        self.note(format!("generation {generation}"));
+        self.note(|| format!("{name}: {doom:?}"));
+        self.doom = Some((name, doom));
+        self.take_up(desired);
+        true
+    }
+
+    fn take_up(&mut self, desired: Desired) {
+        self.note(|| format!("generation {}", desired.generation));
+        for (name, workload) in &desired.workloads {
+            self.note(|| format!("    {name} {workload:?}"));
+        }
+        self.store.taken_up(&desired);
+        self.desired = desired;
     }
 
     fn lose_ledger(&mut self) {
@@ -145,8 +235,9 @@ impl Node {
 
     /// Whether the generation is good or has failed, and what follows.
     fn judge(&mut self, observed: &Observed) {
-        let verdict = self.store.judge(&self.desired, observed, &self.ledger, self.world.now);
-        let verdict = match self.bug {
+        let (online, now) = (self.world.online, self.world.now);
+        let verdict = self.store.judge(&self.desired, observed, &self.ledger, online, now);
+        let verdict = match self.life.bug {
             Some(Bug::BelievesAnything) if self.desired.generation.0 > 0 => Verdict::Good,
             _ => verdict,
         };
@@ -156,21 +247,41 @@ impl Node {
             Verdict::UnderWay { wake_at } => self.wake_at = wake_at,
             Verdict::Good => {
                 self.checker.check_good(&self.desired, observed, &self.ledger);
-                self.note(format!("generation {} is good", self.desired.generation));
+                let generation = self.desired.generation;
+                self.note(|| format!("generation {generation} is good"));
                 self.store.good(&self.desired);
             }
             Verdict::Failed(cause) => {
-                assert!(self.world.faults, "a sound generation fails: {cause}");
-                let Some(back) = self.store.failed(&self.desired, self.bug) else { return };
-                self.note(format!("failed: {cause}; back to generation {}", back.generation));
+                self.check_cause(&cause);
+                let Some(back) = self.store.failed(&self.desired, self.life.bug) else { return };
+                self.note(|| format!("failed: {cause}; back to generation {}", back.generation));
                 self.desired = back;
             }
         }
     }
 
+    /// In peace only what is doomed fails, and by what is wrong with it.
+    fn check_cause(&mut self, cause: &Cause) {
+        if self.steps < self.life.steps {
+            return;
+        }
+        let doom = self.doom.take();
+        let fits = match (&doom, cause) {
+            (Some((name, Doom::Crashes)), Cause::CrashLoop { pod, .. }) => {
+                pod.as_str().starts_with(name.as_str())
+            }
+            (Some((name, Doom::NeverReady)), Cause::ProgressDeadline { deployment, .. })
+            | (Some((name, Doom::NoLayers)), Cause::Layers { deployment, .. }) => {
+                deployment == name
+            }
+            (_, _) => false,
+        };
+        keeps!(Judged, fits, "{doom:?} fails: {cause}");
+    }
+
     /// Until something happens, or the plan says so; sometimes a bit longer,
     /// so that several things have happened.
-    pub fn wait(&mut self, plan: &Plan) -> bool {
+    fn wait(&mut self, plan: &Plan) -> bool {
         let next =
             self.world.next_event().into_iter().chain(plan.wake_at).chain(self.wake_at).min();
         let Some(next) = next else { return false };
@@ -179,60 +290,50 @@ impl Node {
         true
     }
 
-    pub fn come_to_rest(&mut self) {
-        self.world.faults = false;
-        self.next_generation(true);
+    fn come_to_rest(&mut self) {
         let since = self.world.now.0;
         for _ in 0..CALM_STEPS_MAX {
             let plan = self.supervise();
-            assert!(self.world.now.0 < since + CALM_MILLIS_MAX, "still not at rest");
+            let late = self.world.now.0 >= since + CALM_MILLIS_MAX;
+            keeps!(ComesToRest, !late, "still not at rest");
             if !self.wait(&plan) && plan.actions.is_empty() {
                 self.check_rest(&plan);
                 return;
             }
         }
-        panic!("goes in circles");
+        keeps!(ComesToRest, false, "goes in circles");
     }
 
     fn check_rest(&mut self, plan: &Plan) {
         let observed = self.world.observe();
-        assert!(observed.in_flight.is_empty());
+        keeps!(AtRest, observed.in_flight.is_empty(), "{:?}", observed.in_flight);
         let view = status(&self.desired, &observed, &plan.ledger);
-        assert_eq!(view.phase, Phase::Stabilising, "stalled: {:#?}", view.pods);
+        keeps!(AtRest, view.phase == Phase::Stabilising, "stalled: {:#?}", view.pods);
         for (name, workload) in &self.desired.workloads {
             let own = observed.pods.values().filter(|pod| pod.deployment == *name);
             let own: Vec<_> = own.collect();
-            assert_eq!(own.len(), usize::from(workload.replicas), "{name}");
-            assert!(own.iter().all(|pod| pod.hash == workload.hash), "{name}");
+            keeps!(AtRest, own.len() == usize::from(workload.replicas), "{name}: {}", own.len());
+            keeps!(AtRest, own.iter().all(|pod| pod.hash == workload.hash), "{name}: {own:?}");
             let ports = self.world.published.services.get(name).map(|s| &s.ports);
-            assert_eq!(ports, (!workload.host_network).then_some(&workload.ports), "{name}");
+            let wanted = (!workload.host_network).then_some(&workload.ports);
+            keeps!(AtRest, ports == wanted, "{name}: {ports:?} published");
         }
         let total: usize = self.desired.workloads.values().map(|w| usize::from(w.replicas)).sum();
-        assert_eq!(self.world.pods.len(), total, "something is left behind");
-        assert_eq!(plan.ledger.running, self.desired.generation);
-        assert_eq!(self.store.last_good(), self.desired.generation, "it is not good");
+        keeps!(NothingLeft, self.world.pods.len() == total, "{:?}", self.world.pods.keys());
+        let generation = self.desired.generation;
+        keeps!(AtRest, plan.ledger.running == generation, "{generation} is not told");
+        keeps!(AtRest, self.store.last_good() == generation, "{generation} is not good");
         // Asked again, much later: nothing.
         let later = Millis(self.world.now.0 + 10_000_000);
         let again = reconcile(&self.desired, &observed, &plan.ledger, later);
-        assert_eq!(again, Plan { ledger: plan.ledger.clone(), ..Plan::default() });
-        assert_ne!(self.desired.generation, Generation(0));
+        let nothing = Plan { ledger: plan.ledger.clone(), ..Plan::default() };
+        keeps!(AtRest, again == nothing, "no rest: {again:?}");
+        keeps!(AtRest, generation != Generation(0), "nothing is desired");
     }
 
-    fn note(&mut self, line: String) {
-        self.trace.push_back(line);
-        while self.trace.len() > TRACE_LINES {
-            self.trace.pop_front();
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for line in &self.trace {
-                eprintln!("{line}");
-            }
-            eprintln!("repeat with WHERRY_SIM_SEED={}", self.seed);
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.traced {
+            self.trace.push(line());
         }
     }
 }

@@ -9,6 +9,7 @@ use wherry_core::upgrade::{Facts, Verdict, Watch};
 use wherry_core::{Desired, Ledger, Millis, Observed};
 
 use crate::bugs::Bug;
+use crate::promise::keeps;
 
 const POLICY: UpgradePolicy =
     UpgradePolicy { stable_seconds: 20, boots_max: 2, hold_seconds_max: 0 };
@@ -33,7 +34,11 @@ impl Store {
     }
 
     pub fn taken_up(&mut self, desired: &Desired) {
-        assert!(!self.failed.contains(&desired.generation), "one that failed is tried again");
+        keeps!(
+            NotAgain,
+            !self.failed.contains(&desired.generation),
+            "one that failed is tried again"
+        );
         self.boots = 0;
         if !self.good.contains(&desired.generation) {
             self.abandoned = Some(desired.clone());
@@ -54,6 +59,7 @@ impl Store {
         desired: &Desired,
         observed: &Observed,
         ledger: &Ledger,
+        online: bool,
         now: Millis,
     ) -> Verdict {
         let layers: BTreeSet<_> = desired.workloads.values().flat_map(|w| &w.layers).collect();
@@ -63,7 +69,7 @@ impl Store {
             last_good: self.last_good(),
             boots: self.boots,
             fetched_bytes: whole.map(|layer| layer.size_bytes).sum(),
-            online: true,
+            online,
         };
         self.watch.judge(facts, desired, observed, ledger, now)
     }
@@ -73,7 +79,7 @@ impl Store {
     }
 
     pub fn good(&mut self, desired: &Desired) {
-        assert!(desired.generation > self.last_good(), "good twice, or older");
+        keeps!(Judged, desired.generation > self.last_good(), "good twice, or older");
         self.good.insert(desired.generation);
         self.last_good = Some(desired.clone());
         self.boots = 0;
@@ -90,7 +96,7 @@ impl Store {
         if bug == Some(Bug::TriesAgain) {
             self.taken_up(&back);
         }
-        assert!(self.good.contains(&back.generation), "back to one that never was good");
+        keeps!(WayBack, self.good.contains(&back.generation), "back to one that never was good");
         self.boots = 0;
         Some(back)
     }

@@ -7,13 +7,14 @@ use wherry_bundle::Name;
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{RestartPolicy, Strategy};
 use wherry_core::ledger::Stopping;
-use wherry_core::memory::MEMORY_MARGIN_BYTES;
+use wherry_core::surge::MEMORY_MARGIN_BYTES;
 use wherry_core::{
     Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
     Workload,
 };
 
 use crate::bugs::{Bug, decide};
+use crate::promise::keeps;
 use crate::world::World;
 
 /// One plan and its inputs.
@@ -30,18 +31,18 @@ impl Turn<'_> {
     pub fn is_orderly(&self) {
         let mut asked = BTreeSet::new();
         for action in &self.plan.actions {
-            assert!(!self.observed.in_flight.contains(action), "{action:?} is under way");
-            assert!(asked.insert(action), "{action:?} twice");
+            keeps!(Once, !self.observed.in_flight.contains(action), "{action:?} is under way");
+            keeps!(Once, asked.insert(action), "{action:?} twice");
         }
-        assert!(self.plan.wake_at.is_none_or(|at| at > self.now), "wakes in the past");
+        keeps!(Orderly, self.plan.wake_at.is_none_or(|at| at > self.now), "wakes in the past");
         let again = decide(self.bug, self.desired, self.observed, self.before, self.now);
-        assert_eq!(&again, self.plan, "the same inputs, another plan");
+        keeps!(Orderly, again == *self.plan, "the same inputs, another plan");
         // With all of it under way, there is nothing new to tell.
         let mut observed = self.observed.clone();
         observed.failures.clear();
         observed.in_flight.extend(self.plan.actions.iter().cloned());
         let next = decide(self.bug, self.desired, &observed, &self.plan.ledger, self.now);
-        assert!(next.notices.is_empty(), "told twice: {:?}", next.notices);
+        keeps!(Once, next.notices.is_empty(), "told twice: {:?}", next.notices);
     }
 
     pub fn pods_of(&self, deployment: &Name) -> impl Iterator<Item = (&Name, &ObservedPod)> {
@@ -67,32 +68,63 @@ impl Turn<'_> {
             let stage = self.plan.ledger.pods.get(pod).and_then(|entry| entry.stopping);
             exclusive || !matches!(stage, Some(Stopping::Killing | Stopping::Removing))
         };
-        let creates = |action: &Action| match action {
-            Action::CreatePod { pod, deployment: of, .. } if of == deployment => Some(pod.clone()),
-            _ => None,
-        };
-        let coming = self.observed.in_flight.iter().chain(&self.plan.actions).filter_map(creates);
+        let in_flight = self.observed.in_flight.iter();
+        let coming = in_flight.chain(&self.plan.actions).filter_map(|a| created(a, deployment));
         let there = self.pods_of(deployment).map(|(pod, _)| pod.clone());
         let places: BTreeSet<Name> = there.chain(coming).filter(|pod| holds(pod)).collect();
         let (_, most) = bounds(workload, short);
-        assert!(places.len() <= most, "{deployment}: {places:?}, {most} allowed");
+        keeps!(Places, places.len() <= most, "{deployment}: {places:?}, {most} allowed");
         if workload.strategy == Strategy::Recreate {
             let old = self.pods_of(deployment).find(|(_, pod)| pod.hash != workload.hash);
-            assert!(old.is_none(), "{deployment}: a new pod beside {old:?}");
+            keeps!(Places, old.is_none(), "{deployment}: a new pod beside {old:?}");
         }
+    }
+
+    /// Pods that come beside old ones fit, all together, into what is free.
+    pub fn check_memory(&self) {
+        let Some(free) = self.observed.memory_available_bytes else { return };
+        let mut spent = 0;
+        let mut set_aside = 0;
+        for (name, workload) in &self.desired.workloads {
+            let entry = |pod: &Name| self.before.pods.get(pod);
+            let stands = |pod: &Name| entry(pod).is_some_and(|entry| entry.stopping.is_none());
+            let is_current = |pod: &Name, seen: &ObservedPod| {
+                let replace = self.plan.ledger.pods.get(pod).is_some_and(|entry| entry.replace);
+                seen.hash == workload.hash && !replace
+            };
+            let asked = |pod: &Name| {
+                self.observed.pods.contains_key(pod)
+                    || entry(pod).is_some_and(|entry| entry.attempts.count > 0)
+            };
+            let new = self.plan.actions.iter().filter_map(|action| created(action, name));
+            let new = new.filter(|pod| !asked(pod)).count();
+            let in_place = self.pods_of(name).filter(|(pod, _)| stands(pod)).count();
+            let beside = (in_place + new).saturating_sub(usize::from(workload.replicas));
+            let mut own = self.pods_of(name);
+            if own.any(|(pod, seen)| seen.complete && stands(pod) && !is_current(pod, seen)) {
+                spent += workload.memory_bytes * beside.min(new) as u64;
+            }
+            let unused = self.pods_of(name).filter(|(pod, seen)| {
+                let started = seen.containers.values().any(|c| *c != ObservedContainer::Defined);
+                !started && stands(pod) && is_current(pod, seen)
+            });
+            set_aside += workload.memory_bytes * unused.count() as u64;
+        }
+        let needed = spent + set_aside + MEMORY_MARGIN_BYTES;
+        keeps!(Memory, spent == 0 || needed <= free, "{needed} bytes of {free} are spent");
     }
 
     /// Old pods are stopped first for want of memory; and that is so.
     pub fn is_short(&self, deployment: &Name, workload: &Workload) -> bool {
         let of = |ledger: &Ledger| {
             let entry = ledger.deployments.get(deployment);
-            entry.is_some_and(|entry| entry.short == Some(workload.hash))
+            entry.is_some_and(|entry| entry.stop_first == Some(workload.hash))
         };
         let (before, now) = (of(self.before), of(&self.plan.ledger));
-        if now && !before {
-            let needed = workload.memory_bytes.unwrap() + MEMORY_MARGIN_BYTES;
+        if now && !before && !is_exclusive(workload) {
+            let needed = workload.memory_bytes + MEMORY_MARGIN_BYTES;
             let free = self.observed.memory_available_bytes.unwrap();
-            assert!(free < needed, "{deployment}: {free} bytes are enough");
+            keeps!(Memory, free < needed, "{deployment}: {free} bytes are enough");
         }
         now
     }
@@ -104,7 +136,7 @@ impl Turn<'_> {
         workload: &Workload,
         world: &World,
     ) {
-        assert_eq!(address.is_none(), workload.host_network, "{pod}");
+        keeps!(Orderly, address.is_none() == workload.host_network, "{pod}");
         let Some(address) = address else { return };
         let others = world.pods.iter().filter(|(name, _)| *name != pod);
         let mut used: Vec<u16> = others.filter_map(|(_, pod)| pod.address).collect();
@@ -115,7 +147,15 @@ impl Turn<'_> {
                 used.push(*address);
             }
         }
-        assert!(!used.contains(&address), "{pod}: address {address} is used");
+        keeps!(Orderly, !used.contains(&address), "{pod}: address {address} is used");
+    }
+}
+
+/// The pod of `deployment` that is made by `action`.
+fn created(action: &Action, deployment: &Name) -> Option<Name> {
+    match action {
+        Action::CreatePod { pod, deployment: of, .. } if of == deployment => Some(pod.clone()),
+        _ => None,
     }
 }
 
@@ -140,6 +180,17 @@ fn is_exclusive(workload: &Workload) -> bool {
 
 pub fn is_running(state: &ObservedContainer) -> bool {
     matches!(state, ObservedContainer::Running { .. })
+}
+
+/// To be started, now or later.
+pub fn wants_start(pod: &ObservedPod, state: ObservedContainer) -> bool {
+    match (state, pod.restart_policy) {
+        (ObservedContainer::Running { .. }, _) => false,
+        (ObservedContainer::Defined, _) => true,
+        (ObservedContainer::Exited { .. }, RestartPolicy::Always) => true,
+        (ObservedContainer::Exited { .. }, RestartPolicy::Never) => false,
+        (ObservedContainer::Exited { exit, .. }, RestartPolicy::OnFailure) => exit != Exit::Code(0),
+    }
 }
 
 pub fn ready_since(pod: &ObservedPod) -> Option<Millis> {

@@ -21,6 +21,10 @@ pub struct World {
     pub rng: Rng,
     /// Requests fail, programs crash, kills do nothing: only while this is on.
     pub faults: bool,
+    /// The cloud can be reached.
+    pub online: bool,
+    /// Layers that the cloud does not have.
+    pub withheld: BTreeSet<Digest>,
     pub pods: BTreeMap<Name, ObservedPod>,
     /// What a failed request left behind, and the supervisor has not seen.
     hidden: BTreeSet<Name>,
@@ -35,7 +39,7 @@ pub struct World {
     failures: BTreeMap<Action, String>,
     /// When running containers are going to end, and how.
     ends: BTreeMap<(Name, Name), (Millis, Exit)>,
-    /// When the readiness probes of running containers say yes.
+    /// When the readiness probes of running containers come to a verdict.
     ready: BTreeMap<(Name, Name), Millis>,
 }
 
@@ -47,11 +51,13 @@ struct Request {
 }
 
 impl World {
-    pub fn new(rng: Rng) -> Self {
+    pub fn new(rng: Rng, faults: bool) -> Self {
         Self {
             now: Millis(1_000),
             rng,
-            faults: true,
+            faults,
+            online: true,
+            withheld: BTreeSet::new(),
             pods: BTreeMap::new(),
             hidden: BTreeSet::new(),
             layers: BTreeSet::new(),
@@ -123,9 +129,15 @@ impl World {
         }
         if self.fetched_at.is_some_and(|at| at <= now) {
             let missing: Vec<Layer> = self.fetching.clone();
-            let next = missing.iter().find(|layer| !self.layers.contains(&layer.digest));
+            let comes = |layer: &&Layer| {
+                self.online
+                    && !self.layers.contains(&layer.digest)
+                    && !self.withheld.contains(&layer.digest)
+            };
+            let next = missing.iter().find(comes).map(|layer| layer.digest);
+            // Tried again by [`Self::cloud_is_back`] else.
             self.fetched_at = next.map(|_| self.later(5, 20_000));
-            self.layers.extend(next.map(|layer| layer.digest));
+            self.layers.extend(next);
             let Self { fetching, layers, .. } = self;
             fetching.retain(|layer| !layers.contains(&layer.digest));
         }
@@ -168,6 +180,10 @@ impl World {
             else {
                 continue;
             };
+            if generate::program_of(found.hash) == Program::NeverReady {
+                found.health.insert(container, Health::NotReady);
+                continue;
+            }
             let unknown = found.health.get(&container) == Some(&Health::Unknown);
             let since = if unknown { start } else { at };
             found.health.insert(container, Health::Ready { since });
@@ -201,6 +217,13 @@ impl World {
         self.pods.get_mut(&pod).unwrap().health.insert(container.clone(), Health::NotReady);
         let at = self.later(100, 30_000);
         self.ready.insert((pod, container), at);
+    }
+
+    /// Whatever kept layers from coming is over.
+    pub fn cloud_is_back(&mut self) {
+        self.online = true;
+        self.withheld.clear();
+        self.fetched_at = (!self.fetching.is_empty()).then(|| self.later(5, 20_000));
     }
 
     /// Only the layers outlive a loss of power.
@@ -338,10 +361,10 @@ impl World {
         }
         let found = &self.pods[pod];
         let end = match generate::program_of(found.hash) {
-            Program::RunsOn => None,
+            Program::RunsOn | Program::NeverReady => None,
             Program::Completes => Some((self.later(1, 30_000), Exit::Code(0))),
             // Now and then it runs long enough to count as stable.
-            Program::Crashes if self.rng.chance(50) => {
+            Program::Crashes if self.faults && self.rng.chance(50) => {
                 Some((self.later(600_000, 700_000), Exit::OutOfMemory))
             }
             Program::Crashes => Some((self.later(1, 4_000), Exit::Code(1))),

@@ -140,7 +140,7 @@ fn upgrades(table: &mut Table) {
     let recreate = Workload { strategy: Strategy::Recreate, ..workload("b") };
     table.scenario.bundle([("web", recreate)]);
     table.row("available", "the same, with `Recreate`", 0);
-    let big = |form| Workload { memory_bytes: Some(64 << 20), ..workload(form) };
+    let big = |form| Workload { memory_bytes: 64 << 20, ..workload(form) };
     table.begin(Preparation::default(), big("a"));
     table.scenario.observed.memory_available_bytes = Some(8 << 20);
     table.scenario.bundle([("web", big("b"))]);

@@ -10,6 +10,7 @@ fn replicas(form: &str, replicas: u16, strategy: Strategy) -> Workload {
     Workload { replicas, strategy, ..workload(form) }
 }
 
+const MIB: u64 = 1 << 20;
 const SURGE: Strategy = Strategy::RollingUpdate { max_unavailable: 0, max_surge: 1 };
 const STOP_FIRST: Strategy = Strategy::RollingUpdate { max_unavailable: 1, max_surge: 0 };
 
@@ -83,13 +84,28 @@ fn pods_with_the_same_ports_of_the_host_never_meet() {
     s.futile.insert("kill".into());
     s.futile.insert("terminate".into());
     s.step(1_000, &["terminate gate-1"]);
+    assert_eq!(
+        s.told(EventKind::StrategyChanged),
+        [": gate: old pods are stopped first: two at once would want the same ports"]
+    );
     // Not even killed does it give its place away.
     s.step(11_000, &["kill gate-1"]);
+    assert_eq!(s.told(EventKind::StrategyChanged), Vec::<String>::new(), "it was said before");
     s.step(11_010, &[]);
     s.futile.clear();
     s.step(12_000, &["kill gate-1"]);
     s.step(12_010, &["remove gate-1"]);
     s.step(12_020, &["create gate-2"]);
+    s.settle(12_030);
+    // Told once a replacement, and not where the template asked for it.
+    let asked = Workload { strategy: STOP_FIRST, ..gate("c") };
+    s.bundle([("gate", asked)]);
+    s.step(20_000, &["terminate gate-2"]);
+    assert_eq!(s.told(EventKind::StrategyChanged), Vec::<String>::new());
+    s.settle(20_010);
+    s.bundle([("gate", gate("d"))]);
+    s.step(30_000, &["terminate gate-3"]);
+    assert_eq!(s.told(EventKind::StrategyChanged).len(), 1);
 }
 
 #[test]
@@ -217,10 +233,12 @@ fn a_person_may_ask_for_another_pod_once() {
     s.rests(2_050);
 }
 
+fn big(form: &str) -> Workload {
+    Workload { memory_bytes: 64 * MIB, ..workload(form) }
+}
+
 #[test]
 fn where_memory_is_short_old_pods_are_stopped_first() {
-    const MIB: u64 = 1 << 20;
-    let big = |form| Workload { memory_bytes: Some(64 * MIB), ..workload(form) };
     let mut s = Scenario::new();
     s.bundle([("web", big("a"))]);
     s.settle(0);
@@ -244,4 +262,59 @@ fn where_memory_is_short_old_pods_are_stopped_first() {
     s.bundle([("web", big("c"))]);
     s.step(9_000, &["create web-3"]);
     assert_eq!(s.told(EventKind::StrategyChanged), Vec::<String>::new());
+}
+
+#[test]
+fn what_one_new_pod_may_take_is_not_there_for_another() {
+    let mut s = Scenario::new();
+    s.bundle([("db", big("a")), ("web", big("b"))]);
+    s.settle(0);
+    s.bundle([("db", big("c")), ("web", big("d"))]);
+    s.observed.memory_available_bytes = Some(100 * MIB);
+    s.step(1_000, &["create db-2"]);
+    s.step(1_010, &["start db-2/main"]);
+    // It runs, and takes less than it may: web's turn has come.
+    s.step(1_020, &["publish db 1, web 1", "create web-2"]);
+    assert_eq!(s.told(EventKind::StrategyChanged), Vec::<String>::new());
+    s.settle(1_030);
+    s.settle(3_000);
+    assert_eq!(s.pods(), ["db-2", "web-2"]);
+
+    // One that does not get there keeps the other from coming, not from
+    // serving; and where memory is short in earnest, old pods go first.
+    s.bundle([("db", big("e")), ("web", big("f"))]);
+    s.futile.insert("start db-3".into());
+    s.step(10_000, &["create db-3"]);
+    s.step(10_010, &["start db-3/main"]);
+    s.step(10_020, &[]);
+    s.wakes_at(11_010);
+    s.observed.memory_available_bytes = Some(40 * MIB);
+    s.step(10_030, &["publish db 1, web 0"]);
+}
+
+#[test]
+fn so_many_pods_surge_as_there_is_memory_for() {
+    let strategy = Strategy::RollingUpdate { max_unavailable: 0, max_surge: 3 };
+    let three = |form| Workload { replicas: 3, strategy, ..big(form) };
+    for (free, coming) in [(72, 1), (135, 1), (136, 2), (200, 3), (1_000, 3)] {
+        let mut s = Scenario::new();
+        s.bundle([("web", three("a"))]);
+        s.settle(0);
+        s.bundle([("web", three("b"))]);
+        s.observed.memory_available_bytes = Some(free * MIB);
+        s.plan(1_000);
+        assert_eq!(s.last.actions.len(), coming, "{free} MiB: {:?}", s.last.actions);
+    }
+}
+
+#[test]
+fn a_pod_without_limits_needs_no_more_than_the_margin() {
+    for (free, first) in [(7, "publish web 0"), (8, "create web-2")] {
+        let mut s = Scenario::new();
+        s.bundle([("web", workload("a"))]);
+        s.settle(0);
+        s.bundle([("web", workload("b"))]);
+        s.observed.memory_available_bytes = Some(free * MIB);
+        s.step(1_000, &[first]);
+    }
 }

@@ -41,7 +41,7 @@ pub fn workload(form: &str) -> Workload {
         layers: BTreeSet::from([layer(form)]),
         host_network: false,
         ports: Vec::new(),
-        memory_bytes: None,
+        memory_bytes: 0,
     }
 }
 

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 /// Between two marks.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
-/// Marks that are kept: an estimate should not jump with every chunk.
-const MARKS_MAX: usize = 10;
+/// An estimate should not jump with every chunk.
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// Bytes that came, over the last ten seconds.
 #[derive(Debug, Default)]
@@ -33,10 +33,10 @@ impl Rate {
 
     fn mark(&mut self, now: Instant) {
         if self.marks.back().is_none_or(|(at, _)| now >= *at + MARK_INTERVAL) {
-            if self.marks.len() == MARKS_MAX {
+            self.marks.push_back((now, self.bytes));
+            while self.marks.get(1).is_some_and(|(at, _)| *at + WINDOW <= now) {
                 self.marks.pop_front();
             }
-            self.marks.push_back((now, self.bytes));
         }
     }
 }
@@ -86,7 +86,7 @@ mod tests {
             rate.add(1000, start + Duration::from_secs(second));
         }
         assert_eq!(rate.bytes_per_second(start + Duration::from_secs(20)), 1000);
-        assert_eq!(rate.bytes_per_second(start + Duration::from_secs(60)), 23);
+        assert_eq!(rate.bytes_per_second(start + Duration::from_secs(60)), 0);
     }
 
     #[test]

@@ -21,6 +21,7 @@ impl Node {
         let bundle = match judge(envelope, trusted, &self.config.node, self.durable.held()) {
             Verdict::TakeUp(bundle) => {
                 self.durable.has_room(&bundle, self.bundle.as_ref())?;
+                self.brought = Some(bundle.generation);
                 *bundle
             }
             // Its layers may still be on their way.

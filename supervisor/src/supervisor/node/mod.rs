@@ -16,8 +16,8 @@ mod upgrade;
 
 use std::sync::mpsc::SyncSender;
 
-use wherry_bundle::Bundle;
 use wherry_bundle::message::Transfer;
+use wherry_bundle::{Bundle, Generation};
 use wherry_core::upgrade::Watch;
 use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
@@ -32,7 +32,7 @@ use super::health::HealthSpecs;
 use super::orders::LogOrders;
 use super::probes::Probes;
 use super::report::{Identity, Pids, RecentEvents, StatusGate};
-use super::{Event, SupervisorError, ledger_file, memory};
+use super::{Event, SupervisorError, memory, run_file};
 use crate::agent::{AckToken, AgentHandle};
 use crate::config::Config;
 use crate::control::{Ask, CloudLink};
@@ -78,6 +78,8 @@ pub struct Node {
     transfer: Option<Transfer>,
     /// Layers come out of a file that a person brought.
     is_applying: bool,
+    /// The last generation that came so.
+    brought: Option<Generation>,
     /// An envelope that could not be committed yet, and when to try again.
     uncommitted: Option<(Vec<u8>, Option<AckToken>, Millis)>,
     /// A newer bundle that is held, and when to look at that again.
@@ -109,7 +111,7 @@ impl Node {
     ) -> Result<Self, SupervisorError> {
         let keeping = Keeping::Apart { program: SELF_EXE.into(), rest_delay: REST_DELAY };
         let (durable, found) = Durable::open(&config.data, keeping, &config.node, now)?;
-        let ledger = ledger_file::load(&config.run.ledger()).unwrap_or_else(|error| {
+        let ledger = run_file::load(Ledger::SCHEMA, &config.run.ledger()).unwrap_or_else(|error| {
             log::warn!("the ledger is lost, back-off starts over: {error}");
             None
         });
@@ -134,6 +136,7 @@ impl Node {
             wake_at: None,
             transfer: None,
             is_applying: false,
+            brought: None,
             uncommitted: None,
             waiting: None,
             look_again: Millis(0),
@@ -272,7 +275,8 @@ impl Node {
         self.desired.replace.clear();
         if plan.ledger != self.ledger {
             self.ledger = plan.ledger;
-            if let Err(error) = ledger_file::save(&self.config.run.ledger(), &self.ledger) {
+            let path = self.config.run.ledger();
+            if let Err(error) = run_file::save(Ledger::SCHEMA, &path, &self.ledger) {
                 log::warn!("the ledger is not kept: {error}");
             }
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use wherry_tests::cloud::Cloud;
-use wherry_tests::host::{Host, Side};
+use wherry_tests::host::Host;
 use wherry_tests::images::{Format, Images, Recipe};
 use wherry_tests::node::Node;
 use wherry_tests::package::{Component, Package};
@@ -116,9 +116,6 @@ struct State {
 
 impl State {
     fn of(host: &Host, node: &Node<'_>) -> Result<Self> {
-        let line = tool("ip", ["-json", "-statistics", "link", "show", "eth0"]);
-        let line: Value = serde_json::from_str(&host.run(Side::Gateway, &mut { line })?)?;
-        let wire = line[0]["stats64"]["rx"]["bytes"].as_u64();
         let flash = node.json(&["status"])?["flash"].clone();
         let written = |of: &str| flash[of].as_u64().with_context(|| format!("{of} in {flash}"));
         let mut layers = BTreeMap::new();
@@ -130,7 +127,7 @@ impl State {
             }
         }
         Ok(Self {
-            wire_bytes: wire.with_context(|| format!("no bytes in {line}"))?,
+            wire_bytes: host.received_bytes()?,
             written_bytes: written("layer_bytes")? + written("state_bytes")?,
             memory_bytes: memory(node, "VmRSS:")?,
             peak_bytes: memory(node, "VmHWM:")?,
