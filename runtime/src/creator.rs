@@ -58,8 +58,9 @@ pub struct Job<'a> {
     /// Whether the pod has a network namespace of its own.
     pub networked: bool,
     pub container: &'a ContainerFolder,
-    /// Its layers are mounted.
     pub spec: &'a ContainerSpec,
+    /// Where its layers are mounted: [`Stage::overlay`].
+    pub layers: &'a [String],
     pub tree: &'a Tree,
     pub cgroup: &'a CgroupPath,
     /// The launcher's own hard limit.
@@ -134,7 +135,7 @@ fn create(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> Result<(), CreatorE
     let streams = Streams::open(job.container)?;
     sandbox::join(job.pod, job.networked)?;
     let stage = Stage::raise(job.container.stage())?;
-    stage.overlay(job.folders, &job.spec.layers)?;
+    stage.overlay(job.folders, job.layers)?;
     let rootfs = stage.rootfs();
     rootfs::ensure_folder(&rootfs, &job.spec.working_dir)?;
     rootfs::fill(&rootfs, &job.folders.volumes(), &rootfs::table(job.pod, job.spec))?;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! RUN/launcher.lock
-//! RUN/layers/HEX/        one squashfs mount a layer
+//! RUN/layers/HEX.INODE/  one squashfs mount a layer file
 //! RUN/volumes/…          written by the supervisor, mounted read-only
 //! RUN/pods/POD/          pod.bin, hosts, resolv.conf, hostname, shm/
 //!              ns/       net, ipc, uts: bind mounts of nsfs files
@@ -49,9 +49,23 @@ impl Folders {
         self.run.join("layers")
     }
 
+    /// Where the file `inode` of a layer is mounted.
     #[must_use]
-    pub fn layer(&self, layer: &Digest) -> PathBuf {
-        self.layers().join(layer.hex())
+    pub fn layer(&self, layer: &Digest, inode: u64) -> PathBuf {
+        self.layers().join(Self::layer_name(layer, inode))
+    }
+
+    #[must_use]
+    pub fn layer_name(layer: &Digest, inode: u64) -> String {
+        format!("{}.{inode:x}", layer.hex())
+    }
+
+    /// [`Self::layer`] backwards.
+    #[must_use]
+    pub fn layer_of(path: &Path) -> Option<(Digest, u64)> {
+        let (layer, inode) = path.file_name()?.to_str()?.split_once('.')?;
+        let layer = Digest::parse(&format!("sha256:{layer}"))?;
+        Some((layer, u64::from_str_radix(inode, 16).ok()?))
     }
 
     #[must_use]

@@ -101,7 +101,7 @@ impl Launcher {
 
     fn remove_the_rest(&mut self) -> Result<(), String> {
         self.network.remove_host().map_err(|error| error.to_string())?;
-        self.layers.release_all_but(&BTreeSet::new());
+        self.layers.release_all_but(&BTreeSet::new(), false);
         self.tree.remove_all().map_err(|error| error.to_string())
     }
 }

@@ -183,12 +183,12 @@ impl Launcher {
         Ok(())
     }
 
-    /// Unmounts layers that no container has.
+    /// Unmounts layers that no container has, and files that were replaced.
     pub(super) fn release_layers(&mut self) {
         let containers = self.pods.values().flat_map(|pod| pod.containers.values());
         let used: BTreeSet<Digest> =
             containers.flat_map(|container| container.layers.iter().copied()).collect();
-        self.layers.release_all_but(&used);
+        self.layers.release_all_but(&used, !self.starts.is_empty());
     }
 
     /// All pods with an address, for hosts files.

@@ -71,9 +71,9 @@ impl Launcher {
         let spec: ContainerSpec = record::read(&entry.folder.spec())
             .map_err(|error| text(&error))?
             .ok_or("its spec is gone from the run folder")?;
-        for layer in &entry.layers {
-            self.layers.ensure(layer).map_err(|error| text(&error))?;
-        }
+        let layers: Result<Vec<String>, _> =
+            entry.layers.iter().map(|layer| self.layers.ensure(layer)).collect();
+        let layers = layers.map_err(|error| text(&error))?;
         // See `Launcher::fork_into_cgroups` for why only into a new one.
         let fresh = self.fork_into_cgroups && self.tree.discard_unified(&entry.cgroup);
         let into = self.tree.unified_folder(&entry.cgroup).filter(|_| fresh);
@@ -85,6 +85,7 @@ impl Launcher {
             networked: known.spec.address.is_some(),
             container: &entry.folder,
             spec: &spec,
+            layers: &layers,
             tree: &self.tree,
             cgroup: &entry.cgroup,
             open_files_max: self.open_files_max,
@@ -121,6 +122,9 @@ impl Launcher {
         while let Some(at) = self.starts.iter().position(|start| start.outcome.is_some()) {
             let start = self.starts.swap_remove(at);
             self.finish_start(start);
+        }
+        if self.starts.is_empty() && self.layers.has_replaced() {
+            self.release_layers();
         }
     }
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root};
-use wherry_bundle::Digest;
 
 use super::RootFsError;
 use crate::folders::Folders;
@@ -53,16 +52,17 @@ impl Stage {
         self.root.join("rootfs")
     }
 
-    /// Mounts the container's layers, bottom first, under what it writes.
+    /// Mounts the container's layers, folders below [`Folders::layers`] with
+    /// the bottom one first, under what it writes.
     /// `overlayfs` in the kernel's documentation of file systems.
     ///
     /// # Errors
     /// What `mount(2)` says.
-    pub fn overlay(&self, folders: &Folders, layers: &[Digest]) -> Result<(), RootFsError> {
+    pub fn overlay(&self, folders: &Folders, layers: &[String]) -> Result<(), RootFsError> {
         // Relative names keep the options of 32 layers within one page, which
         // is all that mount(2) takes.
         enter(&folders.layers())?;
-        let lower: Vec<String> = layers.iter().rev().map(Digest::hex).collect();
+        let lower: Vec<&str> = layers.iter().rev().map(String::as_str).collect();
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
             lower.join(":"),

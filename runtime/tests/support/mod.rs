@@ -62,16 +62,30 @@ impl Layers {
         let top = folder.join("top");
         fs::create_dir_all(top.join("etc")).unwrap();
         fs::write(top.join("etc/layer"), "top\n").unwrap();
-        let pack = |source: &Path| {
-            let image = folder.join("new.squashfs");
-            let (from, to) = (source.to_str().unwrap(), image.to_str().unwrap());
-            run("mksquashfs", &[from, to, "-comp", "zstd", "-all-root", "-quiet", "-no-progress"]);
-            let digest = Digest::of(&fs::read(&image).unwrap());
-            fs::rename(&image, folder.join(format!("{}.squashfs", digest.hex()))).unwrap();
-            digest
-        };
-        let (base, top) = (pack(&base), pack(&top));
-        Self { folder, base, top }
+        let mut layers = Self { folder, base: Digest([0; 32]), top: Digest([0; 32]) };
+        layers.base = layers.pack(&base, Digest::of);
+        layers.top = layers.pack(&top, Digest::of);
+        layers
+    }
+
+    /// Makes a layer file of a folder, in place of one that is there already.
+    pub fn pack(&self, source: &Path, name: impl FnOnce(&[u8]) -> Digest) -> Digest {
+        let image = self.folder.join("new.squashfs");
+        let (from, to) = (source.to_str().unwrap(), image.to_str().unwrap());
+        run("mksquashfs", &[from, to, "-comp", "zstd", "-all-root", "-quiet", "-no-progress"]);
+        let digest = name(&fs::read(&image).unwrap());
+        fs::rename(&image, self.file(&digest)).unwrap();
+        digest
+    }
+
+    pub fn file(&self, layer: &Digest) -> PathBuf {
+        self.folder.join(format!("{}.squashfs", layer.hex()))
+    }
+
+    /// Loop devices over this layer's files, those included that have no name
+    /// any more.
+    pub fn devices(&self, layer: &Digest) -> usize {
+        losetup().iter().filter(|file| file.contains(&layer.hex())).count()
     }
 }
 

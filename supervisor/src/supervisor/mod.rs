@@ -9,12 +9,14 @@
 mod describe;
 pub mod durable;
 pub mod executor;
+mod flash;
 pub mod health;
 mod heart;
 pub mod judge;
 mod memory;
 mod node;
 pub mod orders;
+pub mod preflight;
 pub mod probes;
 pub mod report;
 pub mod run_file;
@@ -41,9 +43,11 @@ use crate::config::Config;
 use crate::control::server::ServerError;
 use crate::control::{Ask, Server};
 use crate::layers::LayerError;
+use crate::scrub::Damaged;
 use executor::LauncherLost;
 use heart::Heart;
 use node::Node;
+use preflight::kernel::Lacks;
 
 /// Events that wait for the loop; whoever has more waits too.
 const EVENTS_MAX: usize = 64;
@@ -67,6 +71,10 @@ pub enum Event {
     /// The launcher is gone.
     LauncherGone,
     Agent(AgentEvent),
+    /// A layer file is not what it was.
+    Damaged(Damaged),
+    /// What the kernel lacks for bundles, once it was tried.
+    Kernel(Lacks),
     /// The command line asks something.
     Ask(Ask),
     /// SIGTERM or SIGINT.
