@@ -344,10 +344,17 @@ impl Checker {
     }
 
     /// What has to be started is tried again before the longest back-off is
-    /// over, counted from when it was last tried, or ended.
+    /// over, counted from when it was last tried, or ended. One whose layers are
+    /// missing, as they were damaged, waits for them.
     fn check_no_start_is_late(&self, turn: &Turn<'_>) {
         for (pod, seen) in turn.observed.pods.iter().filter(|(_, seen)| seen.complete) {
             if turn.plan.ledger.pods.get(pod).is_none_or(|entry| entry.stopping.is_some()) {
+                continue;
+            }
+            let workload = turn.desired.workloads.get(&seen.deployment);
+            if workload.filter(|workload| workload.hash == seen.hash).is_some_and(|workload| {
+                workload.layers.iter().any(|layer| !turn.observed.layers.contains(&layer.digest))
+            }) {
                 continue;
             }
             for (container, state) in &seen.containers {
