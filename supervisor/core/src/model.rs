@@ -82,6 +82,9 @@ pub struct Observed {
     pub pods: BTreeMap<Name, ObservedPod>,
     /// Layers whose files are whole and verified.
     pub layers: BTreeSet<Digest>,
+    /// Of the layers that are missing, those that were damaged on this node,
+    /// with what people are to be told of it.
+    pub damaged: BTreeMap<Digest, String>,
     /// What the kernel publishes; `None` when that is not known: after a
     /// restart of the supervisor, and after a `Publish` that failed, since it
     /// may have been done in part.

@@ -10,11 +10,14 @@
 //!   dependency has no available pod of any form: an upgrade that is stuck
 //!   below does not keep what worked from being mended.
 //! - What runs is never stopped, and a container in a pod never kept from
-//!   being started again, because of a dependency.
+//!   being started again, because of a dependency. A layer that is missing, as
+//!   it was damaged, stops nothing either; but what has to be started waits for
+//!   it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::Name;
+use wherry_bundle::model::Layer;
 
 use crate::ledger::Ledger;
 use crate::model::{Desired, Observed, Workload};
@@ -88,9 +91,16 @@ pub(crate) fn gate(
             return Gate::Dependency(dependency.clone());
         }
     }
-    let missing = workload.layers.iter().filter(|layer| !observed.layers.contains(&layer.digest));
-    match missing.count() {
+    match missing(workload, observed).count() {
         0 => Gate::Open,
         missing => Gate::Layers(missing),
     }
+}
+
+/// The layers without which nothing of `workload` can be started.
+pub(crate) fn missing<'a>(
+    workload: &'a Workload,
+    observed: &'a Observed,
+) -> impl Iterator<Item = &'a Layer> {
+    workload.layers.iter().filter(|layer| !observed.layers.contains(&layer.digest))
 }

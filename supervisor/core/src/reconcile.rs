@@ -176,7 +176,14 @@ fn run(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &mut Ledger, draft
         } else if let Some(seen) = seen.filter(|seen| seen.complete) {
             let workload = desired.workloads.get(&pod.deployment);
             unhealthy::restart(name, seen, entry, draft);
-            pods::start_containers(name, seen, entry, workload, draft);
+            // A start that must fail would count as one of the program's.
+            let waits = workload.is_some_and(|workload| {
+                workload.hash == pod.hash
+                    && order::missing(workload, draft.observed).next().is_some()
+            });
+            if !waits {
+                pods::start_containers(name, seen, entry, workload, draft);
+            }
         }
     }
 }

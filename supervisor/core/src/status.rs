@@ -9,7 +9,7 @@ use wherry_bundle::message::{Exit, Phase, PodPhase};
 use wherry_bundle::{Generation, Name};
 
 use crate::ledger::{Ledger, PodLedger};
-use crate::model::{Desired, Observed, ObservedContainer, Publication};
+use crate::model::{Desired, Observed, ObservedContainer, Publication, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
 use crate::{fetch, publish};
@@ -57,7 +57,9 @@ pub fn status(desired: &Desired, observed: &Observed, ledger: &Ledger) -> NodeVi
         let last_error = if phase == PodPhase::Waiting {
             waits_for(pod, desired, observed, ledger, &pods)
         } else {
-            unpublished(pod, &wanted, observed, ledger).or_else(|| entry.last_error.clone())
+            waits_for_repair(pod, desired, observed)
+                .or_else(|| unpublished(pod, &wanted, observed, ledger))
+                .or_else(|| entry.last_error.clone())
         };
         let containers = seen.into_iter().flat_map(|pod| pod.containers.keys());
         let containers = containers.map(|container| {
@@ -158,11 +160,24 @@ fn waits_for(
     let workload = desired.workloads.get(&pod.deployment)?;
     match order::gate(&pod.deployment, workload, desired, observed, ledger, pods) {
         Gate::Open => None,
-        Gate::Layers(missing) => {
-            Some(format!("waits for {missing} of {} layers", workload.layers.len()))
-        }
+        Gate::Layers(missing) => damage(workload, observed)
+            .or_else(|| Some(format!("waits for {missing} of {} layers", workload.layers.len()))),
         Gate::Dependency(name) => Some(format!("waits for deployment {name}")),
     }
+}
+
+/// A pod whose containers cannot be started again before a layer is mended.
+fn waits_for_repair(pod: &Pod, desired: &Desired, observed: &Observed) -> Option<String> {
+    let workload = desired.workloads.get(&pod.deployment).filter(|w| pod.is_current(w))?;
+    let seen = observed.pods.get(&pod.name)?;
+    let wants = |state: &ObservedContainer| pods::wants_start(seen.restart_policy, *state);
+    damage(workload, observed).filter(|_| seen.containers.values().any(wants))
+}
+
+fn damage(workload: &Workload, observed: &Observed) -> Option<String> {
+    order::missing(workload, observed)
+        .find_map(|layer| observed.damaged.get(&layer.digest))
+        .cloned()
 }
 
 /// The pod should be reachable, and is not.

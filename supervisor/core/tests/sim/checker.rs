@@ -82,6 +82,12 @@ impl Checker {
                         plan.ledger.pods[pod].stopping.is_none(),
                         "{pod} stops and starts"
                     );
+                    let seen = &observed.pods[pod];
+                    let own = desired.workloads.get(&seen.deployment);
+                    let own = own.filter(|workload| workload.hash == seen.hash);
+                    let layers = own.into_iter().flat_map(|workload| &workload.layers);
+                    let here = layers.into_iter().all(|l| observed.layers.contains(&l.digest));
+                    keeps!(Orderly, here, "{pod} is started without its layers");
                 }
                 Action::TerminatePod { pod } => {
                     self.check_drained(turn, pod);

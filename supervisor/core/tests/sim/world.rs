@@ -79,6 +79,7 @@ impl World {
         Observed {
             pods,
             layers: self.layers.clone(),
+            damaged: BTreeMap::new(),
             publication: self.known.clone(),
             // As programs come and go.
             memory_available_bytes: Some(self.rng.below(256) << 20),

@@ -5,7 +5,7 @@ use wherry_bundle::model::RestartPolicy;
 use wherry_core::backoff::STABLE_RUN;
 use wherry_core::{Millis, Workload};
 
-use crate::scenario::{Scenario, name, workload};
+use crate::scenario::{Scenario, layer, name, workload};
 
 #[test]
 fn a_container_that_ends_is_started_again_later_and_later() {
@@ -185,4 +185,33 @@ fn a_pod_that_never_served_is_not_drained() {
     s.settle(0);
     s.bundle([]);
     s.step(1_000, &["publish ", "terminate web-1"]);
+}
+
+#[test]
+fn a_damaged_layer_stops_nothing_and_what_ended_waits_for_it() {
+    let mut s = Scenario::new();
+    s.bundle([("db", workload("b")), ("web", workload("a"))]);
+    s.settle(0);
+    let damaged = layer("a").digest;
+    s.observed.layers.remove(&damaged);
+    s.observed.damaged.insert(damaged, "layer a is damaged".into());
+    s.step(1_000, &["fetch 1"]);
+    let error = |s: &Scenario| s.status().pods[&name("web-1")].last_error.clone();
+    assert_eq!(s.status().pods[&name("web-1")].phase, PodPhase::Available);
+    assert_eq!(error(&s), None, "it runs, and needs nothing");
+
+    s.exits("web-1", Exit::Code(1), 2_000);
+    s.exits("db-1", Exit::Code(1), 2_000);
+    s.step(2_000, &["publish db 0, web 0"]);
+    s.step(60_000, &["start db-1/main"]);
+    assert_eq!(error(&s).as_deref(), Some("layer a is damaged"));
+    s.settle(61_000);
+    s.step(900_000, &[]);
+    assert_eq!(s.last.wake_at, None, "only the layer can change anything");
+
+    s.observed.layers.insert(damaged);
+    s.observed.damaged.clear();
+    s.step(900_100, &["start web-1/main"]);
+    s.settle(900_200);
+    assert_eq!(s.status().pods[&name("web-1")].containers[&name("main")].restarts, 1);
 }
