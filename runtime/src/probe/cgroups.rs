@@ -54,7 +54,11 @@ pub enum Kind {
     Hybrid,
 }
 
-pub(super) fn attempt(prefix: &str) -> Trial<Cgroups> {
+/// Tries all of it, in cgroups beside those of `prefix`.
+///
+/// # Errors
+/// The trial could not be made.
+pub fn attempt(prefix: &str) -> Trial<Cgroups> {
     let found = match Mounts::detect() {
         Ok(found) => found,
         Err(Error::NotMounted) => return Ok(nothing(Err(Obstacle::NotTried("a mount".into())))),

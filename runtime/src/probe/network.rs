@@ -36,7 +36,11 @@ pub struct Network {
     pub conntrack: Trial<()>,
 }
 
-pub(super) fn attempt() -> Trial<Network> {
+/// Tries all of it, in a network namespace of its own.
+///
+/// # Errors
+/// Not even that could be made.
+pub fn attempt() -> Trial<Network> {
     in_child(|| {
         unshare(CloneFlags::CLONE_NEWNET).map_err(Obstacle::refused("a new network namespace"))?;
         let failed = |error: String| Obstacle::Failed(error);

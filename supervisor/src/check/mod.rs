@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use facts::{Facts, Subject};
 pub use judge::judge;
-pub use preflight::{explain, preflight};
+pub use preflight::{ForBundles, explain, for_bundles, preflight};
 
 /// One thing that Wherry needs or would like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

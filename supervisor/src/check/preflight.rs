@@ -1,10 +1,10 @@
 //! What `wherry run` looks at: little before it starts, everything when it
-//! cannot start.
+//! cannot start; and what a bundle may need of the kernel.
 
 use std::fs;
 
 use wherry_runtime::launcher::LauncherError;
-use wherry_runtime::probe::filesystems;
+use wherry_runtime::probe::{cgroups, filesystems, network};
 
 use super::judge::Context;
 use super::{Row, State, Subject, check, host, judge};
@@ -12,6 +12,8 @@ use super::{Row, State, Subject, check, host, judge};
 /// Without these two no container can be made. Whether they are listed costs
 /// one read; a module that is not loaded yet is not listed.
 const FILESYSTEMS: [&str; 2] = ["overlay", "squashfs"];
+/// Rows without which nothing leads from a host port to a pod.
+const PUBLISHING: [&str; 2] = ["nftables", "nftables-nat"];
 
 /// What is lacking for every container on this host: the rows that say so.
 /// Only what the kernel does not list is tried. The caller must be
@@ -28,6 +30,30 @@ pub fn preflight() -> Vec<Row> {
     let mut rows = judge::filesystems(&context, &filesystems::attempt());
     rows.retain(|row| row.state == State::Lacking);
     rows
+}
+
+/// What a bundle may need, as found by trying.
+#[derive(Clone, Debug)]
+pub struct ForBundles {
+    /// By which containers are made.
+    pub containers: Vec<Row>,
+    /// By which host ports lead to pods.
+    pub ports: Vec<Row>,
+    /// Controllers whose limits have no effect.
+    pub controllers: Vec<&'static str>,
+}
+
+/// Tries that: a few tenths of a second. The caller must be single-threaded.
+#[must_use]
+pub fn for_bundles(cgroup: &str) -> ForBundles {
+    let context = Context { is_root: true, modules: host::modules(&host::kernel().0) };
+    let mut ports = judge::network(&context, &network::attempt());
+    ports.retain(|row| PUBLISHING.contains(&row.name));
+    ForBundles {
+        containers: judge::filesystems(&context, &filesystems::attempt()),
+        ports,
+        controllers: cgroups::attempt(cgroup).map_or(Vec::new(), |found| judge::missing(&found)),
+    }
 }
 
 /// The rows that explain why the launcher could not start, if any does.

@@ -1,15 +1,24 @@
-//! How much memory new processes can have. Reads only.
+//! How much memory there is, and how much new processes can have. Reads only.
 
 /// `MemAvailable` of `/proc/meminfo` (`proc(5)`); `None` if the kernel does not
 /// say.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    parse(&text)
+    field("MemAvailable:")
 }
 
-fn parse(text: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// `MemTotal`: what the kernel left for everything else.
+#[must_use]
+pub fn total_bytes() -> Option<u64> {
+    field("MemTotal:")
+}
+
+fn field(name: &str) -> Option<u64> {
+    parse(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+fn parse(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = value.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -20,8 +29,10 @@ mod tests {
 
     #[test]
     fn the_kernels_words_are_understood() {
-        assert_eq!(parse("MemFree: 1 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
-        assert_eq!(parse("MemFree: 1 kB\n"), None);
+        let name = "MemAvailable:";
+        assert_eq!(parse("MemFree: 1 kB\nMemAvailable:   2048 kB\n", name), Some(2 << 20));
+        assert_eq!(parse("MemFree: 1 kB\n", name), None);
         assert!(available_bytes().is_some_and(|bytes| bytes > 0));
+        assert!(total_bytes() > available_bytes());
     }
 }

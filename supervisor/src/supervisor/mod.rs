@@ -15,6 +15,7 @@ pub mod judge;
 mod memory;
 mod node;
 pub mod orders;
+pub mod preflight;
 pub mod probes;
 pub mod report;
 pub mod run_file;

@@ -46,8 +46,7 @@ pub fn cgroups(context: &Context, tried: &Trial<Cgroups>) -> Vec<Row> {
 
 fn controllers(found: &Cgroups) -> Row {
     const NAME: &str = "cgroup-controllers";
-    let missing: Vec<&str> =
-        LIMITS.into_iter().filter(|limit| !found.limits.iter().any(|l| l == limit)).collect();
+    let missing = missing(found);
     let text = if found.limits.is_empty() { "none".into() } else { found.limits.join(" ") };
     if missing.is_empty() {
         return ok(NAME, text);
@@ -59,6 +58,12 @@ fn controllers(found: &Cgroups) -> Row {
         "these limits have no effect: enable CFS_BANDWIDTH and CGROUP_PIDS"
     };
     bad(NAME, State::Degraded, format!("{text}; no {}", missing.join(" ")), meaning)
+}
+
+/// Controllers whose limits have no effect.
+#[must_use]
+pub fn missing(found: &Cgroups) -> Vec<&'static str> {
+    LIMITS.into_iter().filter(|limit| !found.limits.iter().any(|l| l == limit)).collect()
 }
 
 fn version2(context: &Context, layout: Kind, found: &Cgroups) -> Row {

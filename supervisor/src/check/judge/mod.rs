@@ -15,7 +15,9 @@ use wherry_runtime::probe::{Obstacle, Trial};
 use super::facts::Facts;
 use super::{Report, Row, State};
 
+pub use cgroups::missing;
 pub use containers::filesystems;
+pub use network::network;
 
 /// What every judgement takes into account.
 #[derive(Clone, Debug)]
@@ -62,7 +64,7 @@ pub fn judge(facts: &Facts) -> Report {
     rows.extend(containers::namespaces(&context, &facts.tried.namespaces));
     rows.extend(cgroups::cgroups(&context, &facts.tried.cgroups));
     rows.extend(filesystems(&context, &facts.tried.filesystems));
-    rows.extend(network::network(&context, &facts.tried.network));
+    rows.extend(network(&context, &facts.tried.network));
     rows.push(host::watchdog(&facts.watchdogs, &facts.modules));
     rows.push(host::clock(facts.clock));
     rows.push(host::rtc(facts.rtc.as_ref(), facts.clock));
