@@ -5,6 +5,7 @@
 //! Never here: making folders, opening what is in them.
 
 pub mod init;
+mod layers;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -14,6 +15,9 @@ use ed25519_dalek::VerifyingKey;
 use serde::Deserialize;
 use wherry_bundle::{Digest, Name};
 use wherry_runtime::init::InitConfig;
+
+pub use layers::LayerKeeping;
+use layers::{LayersTable, PreflightTable};
 
 use crate::subnet::Subnet;
 use crate::window::{Window, Zone};
@@ -59,6 +63,9 @@ pub struct Config {
     pub log_file_bytes_max: u64,
     /// What transfers may ask for; `None` is no limit.
     pub transfer_bytes_per_second_max: Option<u64>,
+    pub layers: LayerKeeping,
+    /// What the limits of all pods together may be, of the machine's memory.
+    pub memory_percent_max: u32,
     pub update: Update,
     /// For `wherry init` only.
     pub init: InitConfig,
@@ -170,6 +177,18 @@ impl RunDir {
         self.0.join("held-since.bin")
     }
 
+    /// What this boot's checks of layer files found.
+    #[must_use]
+    pub fn checked(&self) -> PathBuf {
+        self.0.join("checked.bin")
+    }
+
+    /// Is there once the kernel was found to have all that bundles need.
+    #[must_use]
+    pub fn kernel_checked(&self) -> PathBuf {
+        self.0.join("kernel-checked")
+    }
+
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger.bin")
@@ -209,6 +228,10 @@ struct File {
     logs: LogsTable,
     #[serde(default)]
     transfer: TransferTable,
+    #[serde(default)]
+    layers: LayersTable,
+    #[serde(default)]
+    preflight: PreflightTable,
     #[serde(default)]
     update: UpdateTable,
     init: Option<init::InitTable>,
@@ -289,6 +312,8 @@ impl File {
             dns: self.network.dns.unwrap_or_default(),
             log_file_bytes_max,
             transfer_bytes_per_second_max: self.transfer.check()?,
+            layers: self.layers.check()?,
+            memory_percent_max: self.preflight.check()?,
             update: self.update.check()?,
             init,
         })
@@ -423,6 +448,9 @@ mod tests {
         assert_eq!((config.cgroup.as_str(), config.bridge.as_str()), ("wherry", "wherry0"));
         assert_eq!((config.broker.port, config.subnet), (1883, Subnet::default()));
         assert_eq!(config.log_file_bytes_max, 262_144);
+        assert_eq!(config.layers.free_bytes_min, 16 << 20);
+        assert_eq!(config.layers.check.bytes_per_second, 1 << 20);
+        assert_eq!(config.memory_percent_max, 100);
     }
 
     #[test]
@@ -432,7 +460,9 @@ mod tests {
             password = \"p\"\n[network]\nbridge = \"br7\"\nsubnet = \"10.9.0.0/16\"\n\
             dns = [\"10.0.0.53\", \"fe80::1\"]\n[logs]\nfile_bytes_max = 20000\n\
             [update]\nwindows = [\"daily 02:00-04:00\"]\ntime_zone = \"EST5\"\n\
-            hold_files = [\"/run/app/busy\"]\n";
+            hold_files = [\"/run/app/busy\"]\n\
+            [layers]\ncheck_bytes_per_second = 0\ncheck_days = 2\nfree_bytes_min = 5\n\
+            [preflight]\nmemory_percent_max = 150\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -442,6 +472,9 @@ mod tests {
         assert_eq!(config.subnet.to_string(), "10.9.0.0/16");
         assert_eq!(config.dns.len(), 2);
         assert_eq!(config.log_file_bytes_max, 20_000);
+        assert_eq!(config.layers.check.bytes_per_second, 0);
+        assert_eq!(config.layers.check.interval.0, 2 * 86_400_000);
+        assert_eq!((config.layers.free_bytes_min, config.memory_percent_max), (5, 150));
         assert_eq!(config.update.windows, ["daily 02:00-04:00".parse().unwrap()]);
         assert_eq!(config.update.zone, "EST5".parse().unwrap());
         assert_eq!(config.update.hold_files, [PathBuf::from("/run/app/busy")]);
@@ -500,6 +533,9 @@ mod tests {
             (file(good, "[network]\nsubnet = \"10.0.0.0/8\""), "network.subnet"),
             (file(good, "[logs]\nfile_bytes_max = 10"), "logs.file_bytes_max"),
             (file(good, "[transfer]\nbytes_per_second_max = 10"), "transfer.bytes_per_second_max"),
+            (file(good, "[layers]\ncheck_bytes_per_second = 1"), "layers.check_bytes_per_second"),
+            (file(good, "[layers]\ncheck_days = 0"), "layers.check_days"),
+            (file(good, "[preflight]\nmemory_percent_max = 0"), "preflight.memory_percent_max"),
             (file(good, "[update]\nwindows = [\"often\"]"), "update.windows"),
             (file(good, "[update]\ntime_zone = \"Europe/Berlin\""), "update.time_zone"),
             (file(good, "[update]\nhold_files = [\"x\"]"), "update.hold_files"),

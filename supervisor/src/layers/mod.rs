@@ -9,6 +9,7 @@
 mod assembly;
 mod import;
 mod lists;
+mod room;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use wherry_bundle::model::Layer;
 pub use assembly::{Ahead, Assembly, Step};
 pub use import::{Import, ImportError, Imported};
 pub use lists::{ChunkLists, Located};
+pub use room::Removed;
 
 const WHOLE: &str = "squashfs";
 const PART: &str = "part";
@@ -197,24 +199,6 @@ impl Layers {
         // Without its lists a file is of no use.
         let extensions = [WHOLE, PART, DAMAGED, LISTS];
         extensions.iter().try_for_each(|extension| remove_file(&self.file(digest, extension)))
-    }
-
-    /// Removes all files, whole or not, that are not in `keep`, and says
-    /// which whole layers went.
-    ///
-    /// # Errors
-    /// The first file that cannot be removed.
-    pub fn prune(&self, keep: &BTreeSet<Digest>) -> Result<Vec<Digest>, LayerError> {
-        let mut gone = Vec::new();
-        for (digest, extension, path) in self.files()? {
-            if !keep.contains(&digest) {
-                remove_file(&path)?;
-                if extension == WHOLE {
-                    gone.push(digest);
-                }
-            }
-        }
-        Ok(gone)
     }
 
     /// Files that have chunks of layers in them.

@@ -4,19 +4,21 @@
 //! read from the mirror, and the store is tried again from time to time.
 //! Never here: pods, the broker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wherry_bundle::envelope::{self, EnvelopeError};
 use wherry_bundle::message::{Event, Failed, Refused};
+use wherry_bundle::model::Layer;
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 use wherry_core::Millis;
 
 use super::health::HealthSpecs;
 use super::judge::Held;
+use super::preflight::Flash;
 use crate::clock;
 use crate::config::DataDir;
-use crate::layers::{LayerError, Layers};
+use crate::layers::{LayerError, Layers, Removed};
 use crate::store::{
     Generations, Keeping, NewEvent, OutboxStatus, Recovery, Store, StoreError, Stored,
 };
@@ -24,10 +26,9 @@ use crate::store::{
 /// Between tries to open a store whose disk is full or read-only.
 const RETRY: Millis = Millis(60_000);
 /// Of the disk, stays free for the store and the file system itself.
-const ROOM_MARGIN_BYTES: u64 = 4 * MIB;
+const ROOM_MARGIN_BYTES: u64 = 4 << 20;
 /// Of one answer.
 const EVENTS_BYTES_MAX: usize = 64 * 1024;
-const MIB: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub struct Durable {
@@ -40,6 +41,9 @@ pub struct Durable {
     retry_at: Option<Millis>,
     held: Held,
     last_good: Needed,
+    /// Layers of the bundles that the current one replaces, until it is good
+    /// or has failed: their pods may still run.
+    replaced: BTreeSet<Digest>,
     /// Kept here while there is no store.
     refused: Option<Refused>,
     failed: Option<Failed>,
@@ -52,7 +56,8 @@ pub struct Durable {
 #[derive(Clone, Debug, Default)]
 struct Needed {
     generation: Generation,
-    layers: BTreeSet<Digest>,
+    layers: BTreeSet<Layer>,
+    chunk_lists: BTreeMap<Digest, Vec<Digest>>,
 }
 
 /// What was found when the store was opened.
@@ -86,6 +91,7 @@ impl Durable {
             retry_at: None,
             held: Held::default(),
             last_good: Needed::default(),
+            replaced: BTreeSet::new(),
             refused: None,
             failed: None,
             boots: 0,
@@ -172,8 +178,7 @@ impl Durable {
         open_kept(&stored, &self.own).ok().filter(is_whole)
     }
 
-    /// Makes `bundle` the current one, durably, and removes layers that
-    /// neither it, the one before nor the last good one needs.
+    /// Makes `bundle` the current one, durably.
     ///
     /// # Errors
     /// The disk, or no store.
@@ -190,7 +195,8 @@ impl Durable {
         self.refused = None;
         self.failed = None;
         self.count_boot();
-        self.prune(&[Some(bundle), before]);
+        self.replaced.extend(before.into_iter().flat_map(digests_of));
+        self.layers.mark(digests_of(bundle), bundle.generation);
         Ok(())
     }
 
@@ -208,9 +214,9 @@ impl Durable {
         let is_left =
             generations.current.as_ref().is_some_and(|c| c.generation != failed.generation);
         let back = self.load(generations).0.filter(|_| is_left);
-        if let Some(bundle) = &back {
+        if back.is_some() {
             self.boots = 0;
-            self.prune(&[Some(bundle)]);
+            self.replaced.clear();
         }
         Ok(back)
     }
@@ -234,28 +240,21 @@ impl Durable {
         }
     }
 
-    /// Whether the disk has room for what `bundle` needs beside what has to
-    /// stay; why not, for people.
-    ///
-    /// # Errors
-    /// It has not.
-    pub fn has_room(&self, bundle: &Bundle, before: Option<&Bundle>) -> Result<(), String> {
-        let missing = bundle.images.iter().flat_map(|image| &image.layers);
-        let missing: BTreeSet<_> = missing.filter(|layer| !self.layers.is_whole(layer)).collect();
-        let needed = missing.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.size_bytes));
-        let mut keep = self.last_good.layers.clone();
-        keep.extend(before.into_iter().chain([bundle]).flat_map(layers_of));
-        let (Ok(free), Ok(present)) = (self.layers.free_bytes(), self.layers.present()) else {
-            // The transfer will find out.
-            return Ok(());
-        };
-        let others = present.iter().filter(|(digest, _)| !keep.contains(digest));
-        let room = others.fold(free, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        if needed == 0 || needed.saturating_add(ROOM_MARGIN_BYTES) <= room {
-            return Ok(());
-        }
-        let (needed, room) = (needed.div_ceil(MIB), room / MIB);
-        Err(format!("its layers need {needed} MiB more of flash, and {room} MiB are free"))
+    /// The room that `bundle` takes, and what there is for it beside what has
+    /// to stay; `None` if nobody knows, or it takes none.
+    #[must_use]
+    pub fn room_for(&self, bundle: &Bundle, before: Option<&Bundle>) -> Option<Flash> {
+        let missing_bytes = self.missing_bytes(bundle);
+        let mut pinned = self.pinned(before);
+        pinned.extend(digests_of(bundle));
+        // If it fails, the transfer will find out.
+        let free = self.layers.free_bytes().ok()?;
+        let removable = self.layers.removable_bytes(&pinned).ok()?;
+        (missing_bytes > 0).then(|| Flash {
+            folder: self.data.0.clone(),
+            needed_bytes: missing_bytes.saturating_add(ROOM_MARGIN_BYTES),
+            free_bytes: free.saturating_add(removable),
+        })
     }
 
     /// Remembers a refusal; false if it is known already.
@@ -281,16 +280,70 @@ impl Durable {
         self.last_good.generation
     }
 
-    /// `current` has run well: it becomes the last good one, and layers that
-    /// only others need go.
+    /// `current` has run well: it becomes the last good one.
     ///
     /// # Errors
     /// The disk, or no store.
     pub fn mark_good(&mut self, current: &Bundle) -> Result<(), StoreError> {
         self.open_now()?.mark_good(current.generation)?;
         self.last_good = Needed::of(current);
-        self.prune(&[Some(current)]);
+        self.replaced.clear();
+        self.layers.mark(digests_of(current), current.generation);
         Ok(())
+    }
+
+    /// What is checked from time to time: the layers of `current` and of the
+    /// last good bundle.
+    #[must_use]
+    pub fn needed_layers(&self, current: Option<&Bundle>) -> BTreeSet<Layer> {
+        let current = current.into_iter().flat_map(layers_of);
+        current.chain(self.last_good.layers.iter().copied()).collect()
+    }
+
+    /// How a layer is cut that the last good bundle needs.
+    #[must_use]
+    pub fn chunk_lists(&self, layer: &Digest) -> Option<&Vec<Digest>> {
+        self.last_good.chunk_lists.get(layer)
+    }
+
+    /// Removes layers that neither `current` nor those behind it need, so that
+    /// what is missing of `current` has room beside `free_bytes_min`; at least
+    /// `bytes_min`. Nothing, mostly.
+    #[must_use]
+    pub fn make_room(
+        &self,
+        current: Option<&Bundle>,
+        free_bytes_min: u64,
+        bytes_min: u64,
+    ) -> Removed {
+        let wanted = current.map_or(0, |bundle| self.missing_bytes(bundle));
+        let made = self.layers.free_bytes().and_then(|free| {
+            let short = wanted.saturating_add(free_bytes_min).saturating_sub(free);
+            match short.max(bytes_min) {
+                0 => Ok(Removed::default()),
+                bytes => self.layers.make_room(&self.pinned(current), bytes),
+            }
+        });
+        made.unwrap_or_else(|error| {
+            log::warn!("no room is made: {error}");
+            Removed::default()
+        })
+    }
+
+    fn pinned(&self, current: Option<&Bundle>) -> BTreeSet<Digest> {
+        let current = current.into_iter().flat_map(digests_of);
+        let last_good = self.last_good.layers.iter().map(|layer| layer.digest);
+        current.chain(last_good).chain(self.replaced.iter().copied()).collect()
+    }
+
+    /// What is not on the disk yet, in bytes.
+    fn missing_bytes(&self, bundle: &Bundle) -> u64 {
+        let missing: BTreeSet<Layer> =
+            layers_of(bundle).filter(|layer| !self.layers.is_whole(layer)).collect();
+        missing.iter().fold(0, |sum: u64, layer| {
+            let part = self.layers.part_bytes(&layer.digest);
+            sum.saturating_add(layer.size_bytes.saturating_sub(part))
+        })
     }
 
     /// The number of the event; 0 without a store.
@@ -373,26 +426,24 @@ impl Durable {
     fn open_now(&self) -> Result<&Arc<Store>, StoreError> {
         self.store.as_ref().ok_or_else(|| StoreError::Locked { path: self.data.state() })
     }
-
-    fn prune(&self, needed: &[Option<&Bundle>]) {
-        let mut keep = self.last_good.layers.clone();
-        keep.extend(needed.iter().flatten().flat_map(|bundle| layers_of(bundle)));
-        match self.layers.prune(&keep) {
-            Ok(gone) if gone.is_empty() => {}
-            Ok(gone) => log::info!("{} layers that nothing needs were removed", gone.len()),
-            Err(error) => log::warn!("layers that nothing needs are left: {error}"),
-        }
-    }
 }
 
 impl Needed {
     fn of(bundle: &Bundle) -> Self {
-        Self { generation: bundle.generation, layers: layers_of(bundle).collect() }
+        Self {
+            generation: bundle.generation,
+            layers: layers_of(bundle).collect(),
+            chunk_lists: bundle.chunk_lists.clone(),
+        }
     }
 }
 
-fn layers_of(bundle: &Bundle) -> impl Iterator<Item = Digest> {
-    bundle.images.iter().flat_map(|image| &image.layers).map(|layer| layer.digest)
+fn layers_of(bundle: &Bundle) -> impl Iterator<Item = Layer> {
+    bundle.images.iter().flat_map(|image| &image.layers).copied()
+}
+
+fn digests_of(bundle: &Bundle) -> impl Iterator<Item = Digest> {
+    layers_of(bundle).map(|layer| layer.digest)
 }
 
 fn open_kept(stored: &Stored, own: &Name) -> Result<Bundle, EnvelopeError> {
@@ -426,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_finds_all_and_layers_go_when_nothing_needs_them() {
+    fn a_restart_finds_all_and_what_is_needed_is_pinned() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir(dir.path().to_owned());
         let own = sample::name("gw-1");
@@ -444,7 +495,16 @@ mod tests {
             before = Some(bundle);
         }
         let whole = |durable: &Durable| durable.layers().present().unwrap().len();
+        // All that can go.
+        let go = |durable: &Durable, current: &Option<Bundle>| {
+            durable.make_room(current.as_ref(), u64::MAX, 0).layers
+        };
+        put(&durable, b"d");
+        assert_eq!(go(&durable, &before), [sample::layer(b"d").digest]);
         assert_eq!(whole(&durable), 3, "current, the one before and last good");
+        let needed = durable.needed_layers(before.as_ref());
+        assert_eq!(needed, [sample::layer(b"a"), sample::layer(b"c")].into());
+        assert!(durable.chunk_lists(&sample::layer(b"a").digest).is_some());
         let refused = Refused { generation: Generation(9), reason: "no".into() };
         assert!(durable.refuse(&refused).unwrap());
         assert!(!durable.refuse(&refused).unwrap(), "the same again is no news");
@@ -463,7 +523,9 @@ mod tests {
         fs::remove_file(durable.layers().path(&sample::layer(b"a").digest)).unwrap();
         assert_eq!(durable.stand_in(&current), None, "nor is the last good one whole");
         put(&durable, b"c");
-        durable.mark_good(&before.unwrap()).unwrap();
+        durable.mark_good(&current).unwrap();
+        assert_eq!(durable.make_room(before.as_ref(), 0, 0), Removed::default());
+        assert_eq!(go(&durable, &before), [sample::layer(b"b").digest]);
         assert_eq!(whole(&durable), 1);
     }
 
@@ -490,20 +552,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_on_the_disk_is_told_before() {
+    fn what_a_bundle_takes_counts_what_is_there_and_what_can_go() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir(dir.path().to_owned());
-        let (durable, _) =
+        let (mut durable, _) =
             Durable::open(&data, Keeping::Here, &sample::name("gw-1"), Millis(0)).unwrap();
-        let (mut bundle, _) = bundle(1, b"a");
-        assert_eq!(durable.has_room(&bundle, None), Ok(()));
-        bundle.images[0].layers[0].size_bytes = 1 << 60;
-        let why = durable.has_room(&bundle, None).unwrap_err();
-        assert!(why.contains("need 1099511627776 MiB more of flash"), "{why}");
-        // What is there already needs no more room.
+        let (mut first, envelope) = bundle(1, b"a");
         put(&durable, b"a");
-        bundle.images[0].layers[0].size_bytes = 1;
-        assert_eq!(durable.has_room(&bundle, None), Ok(()));
+        assert_eq!(durable.room_for(&first, None), None, "it is all there");
+        durable.take_up(&first, &envelope, None).unwrap();
+        let (mut second, _) = bundle(2, b"b");
+        second.images[0].layers[0].size_bytes = 1 << 60;
+        let large = vec![7; 64 << 10];
+        put(&durable, &large);
+        let flash = durable.room_for(&second, Some(&first)).unwrap();
+        assert_eq!((flash.folder, flash.needed_bytes), (data.0, (1 << 60) + ROOM_MARGIN_BYTES));
+        let pinned = BTreeSet::from([&b"a"[..], b"b"].map(|text| sample::layer(text).digest));
+        assert!(durable.layers().removable_bytes(&pinned).unwrap() >= 64 << 10);
+        // What came of it already is not wanted again.
+        let part = durable.layers().path(&sample::layer(b"b").digest).with_extension("part");
+        fs::write(part, &large).unwrap();
+        let flash = durable.room_for(&second, Some(&first)).unwrap();
+        assert_eq!(flash.needed_bytes, (1 << 60) - (64 << 10) + ROOM_MARGIN_BYTES);
+        first.images[0].layers[0].size_bytes = 2;
+        assert!(durable.room_for(&first, None).is_some(), "a file of another size is none");
     }
 
     #[test]

@@ -42,9 +42,11 @@ use crate::config::Config;
 use crate::control::server::ServerError;
 use crate::control::{Ask, Server};
 use crate::layers::LayerError;
+use crate::scrub::Damaged;
 use executor::LauncherLost;
 use heart::Heart;
 use node::Node;
+use preflight::kernel::Lacks;
 
 /// Events that wait for the loop; whoever has more waits too.
 const EVENTS_MAX: usize = 64;
@@ -68,6 +70,10 @@ pub enum Event {
     /// The launcher is gone.
     LauncherGone,
     Agent(AgentEvent),
+    /// A layer file is not what it was.
+    Damaged(Damaged),
+    /// What the kernel lacks for bundles, once it was tried.
+    Kernel(Lacks),
     /// The command line asks something.
     Ask(Ask),
     /// SIGTERM or SIGINT.

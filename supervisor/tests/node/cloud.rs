@@ -2,16 +2,20 @@
 //! the node's network namespace.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use wherry_bundle::Digest;
 use wherry_bundle::message::{
-    Command as Order, EventAck, Events, LogChunk, Message, NodeStatus, Order as What, Reply, Status,
+    ChunkContents, ChunkData, ChunkGet, Command as Order, EventAck, Events, LogChunk, Message,
+    NodeStatus, Order as What, Reply, Status,
 };
 use wherry_bundle::topic::Topic;
 
@@ -27,7 +31,15 @@ pub struct Cloud {
     heard: RefCell<Vec<(Topic, Vec<u8>)>>,
     /// Behind the last status that was waited for.
     status_from: Cell<usize>,
+    chunks: Arc<Mutex<Chunks>>,
     broker: Child,
+}
+
+/// What the cloud has, and what it was asked for.
+#[derive(Default)]
+struct Chunks {
+    here: BTreeMap<Digest, Vec<u8>>,
+    asked: Vec<Digest>,
 }
 
 impl Cloud {
@@ -49,6 +61,8 @@ impl Cloud {
         let (sender, incoming) = mpsc::channel();
         let (ready, subscribed) = mpsc::channel();
         let subscriber = client.clone();
+        let chunks = Arc::new(Mutex::new(Chunks::default()));
+        let served = Arc::clone(&chunks);
         thread::spawn(move || {
             // Of this thread only: its sockets are in there.
             setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
@@ -70,6 +84,15 @@ impl Cloud {
                             let topic = Topic::EventAck.of(&name("gw-1"));
                             subscriber.try_publish(topic, QoS::AtLeastOnce, false, ack).unwrap();
                         }
+                        if topic == Topic::ChunkGet {
+                            let get = ChunkGet::from_bytes(&publish.payload).unwrap();
+                            for answer in answers(&served, get) {
+                                let topic = Topic::ChunkData.of(&name("gw-1"));
+                                subscriber
+                                    .try_publish(topic, QoS::AtLeastOnce, false, answer)
+                                    .unwrap();
+                            }
+                        }
                         if sender.send((topic, publish.payload.to_vec())).is_err() {
                             return;
                         }
@@ -82,7 +105,18 @@ impl Cloud {
         for _ in Topic::TO_CLOUD {
             subscribed.recv_timeout(PATIENCE).expect("the cloud cannot subscribe");
         }
-        Self { client, incoming, heard: RefCell::default(), status_from: Cell::new(0), broker }
+        let (heard, status_from) = (RefCell::default(), Cell::new(0));
+        Self { client, incoming, heard, status_from, chunks, broker }
+    }
+
+    /// From now on these chunks are to be had.
+    pub fn serve(&self, chunks: BTreeMap<Digest, Vec<u8>>) {
+        self.chunks.lock().unwrap().here = chunks;
+    }
+
+    /// Every chunk that was asked for.
+    pub fn asked(&self) -> Vec<Digest> {
+        self.chunks.lock().unwrap().asked.clone()
     }
 
     pub fn desire(&self, payload: Vec<u8>) {
@@ -157,6 +191,17 @@ impl Cloud {
             heard.push(next.unwrap_or_else(|_| panic!("no {what}")));
         }
     }
+}
+
+/// What is not to be had is not answered at all, as by a cloud that is away.
+fn answers(chunks: &Mutex<Chunks>, get: ChunkGet) -> Vec<Vec<u8>> {
+    let mut chunks = chunks.lock().unwrap();
+    chunks.asked.extend(&get.chunks);
+    let answer = |chunk: Digest| {
+        let contents = ChunkContents::Bytes(chunks.here.get(&chunk)?.clone());
+        Some(ChunkData { chunk, contents }.to_bytes().unwrap())
+    };
+    get.chunks.into_iter().filter_map(answer).collect()
 }
 
 impl Drop for Cloud {

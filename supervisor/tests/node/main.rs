@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cloud;
+mod keeping;
 mod rig;
 mod steps;
 mod upgrades;

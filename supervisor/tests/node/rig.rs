@@ -122,6 +122,10 @@ impl Rig {
         self.dir.join("wherry.toml")
     }
 
+    pub fn layers(&self) -> PathBuf {
+        self.dir.join("data/layers")
+    }
+
     pub fn run_dir(&self) -> PathBuf {
         self.dir.join("run")
     }
@@ -154,7 +158,7 @@ impl Rig {
         run("mksquashfs", &[from, to, "-comp", "zstd", "-noappend", "-all-root", "-quiet"]);
         let bytes = fs::read(&file).unwrap();
         let layer = Layer { digest: Digest::of(&bytes), size_bytes: bytes.len() as u64 };
-        let layers = Layers::open(&self.dir.join("data/layers")).unwrap();
+        let layers = Layers::open(&self.layers()).unwrap();
         fs::rename(file, layers.path(&layer.digest)).unwrap();
         layer
     }

@@ -20,7 +20,12 @@ impl Node {
         let trusted = &self.config.trusted_keys;
         let bundle = match judge(envelope, trusted, &self.config.node, self.durable.held()) {
             Verdict::TakeUp(bundle) => {
-                self.durable.has_room(&bundle, self.bundle.as_ref())?;
+                // What else is lacking is told at the end, before it is taken up.
+                let lacks = self.kernel_lacks().unwrap_or_default();
+                let reasons = self.reasons_against(&bundle, lacks);
+                if !reasons.is_empty() {
+                    return Err(reasons.join("; "));
+                }
                 self.brought = Some(bundle.generation);
                 *bundle
             }
@@ -48,6 +53,7 @@ impl Node {
         self.observed.layers = self.durable.present(self.bundle.as_ref());
         let (layers, fetching) = (&self.observed.layers, &mut self.observed.fetching);
         fetching.retain(|layer| !layers.contains(&layer.digest));
+        self.look_for_mended(now);
         self.want_layers();
         let Some((envelope, imported)) = applied else { return Response::Done };
         let digest = Digest::of(&envelope);
@@ -69,6 +75,10 @@ impl Node {
 
     /// Why the last bundle was not taken up.
     fn why_not(&self) -> String {
+        if self.unchecked.is_some() {
+            return "it is looked first whether this machine can run it: `wherry status` tells"
+                .into();
+        }
         match (&self.uncommitted, self.durable.refused()) {
             (Some(_), _) => "the disk does not take the bundle: it is tried again".into(),
             (None, Some(refused)) => format!("the bundle is refused: {}", refused.reason),

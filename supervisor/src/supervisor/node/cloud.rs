@@ -56,10 +56,12 @@ impl Node {
             AgentEvent::Connected => {
                 log::info!("connected to the cloud's broker");
                 self.cloud = CloudLink { connected: true, last_error: None };
+                self.tell_pods_of_damage();
             }
             AgentEvent::Disconnected(why) => {
                 log::warn!("no connection to the broker: {why}");
                 self.cloud = CloudLink { connected: false, last_error: Some(why) };
+                self.tell_pods_of_damage();
             }
             AgentEvent::Desired { bytes, token } => self.judge(bytes, Some(token), now),
             AgentEvent::Command(command) => self.command(command, now),
@@ -82,10 +84,14 @@ impl Node {
                     megabytes(bytes_copied)
                 );
                 self.tell(EventKind::LayerFetched, "", &text, now);
+                self.layer_is_whole(layer, now);
             }
-            AgentEvent::LayerFailed { layer, error, is_no_space: _ } => {
+            AgentEvent::LayerFailed { layer, error, is_no_space } => {
                 let text = format!("layer {}: {error}", layer.short());
                 self.tell(EventKind::LayerFailed, "", &text, now);
+                if is_no_space {
+                    self.disk_is_full(now);
+                }
             }
             AgentEvent::Progress(transfer) => self.transfer = Some(transfer),
         }
@@ -99,6 +105,9 @@ impl Node {
         let urgency = |wanted: &WantedLayer| fetching.iter().position(|l| *l == wanted.layer);
         wanted.retain(|wanted| !self.is_applying && urgency(wanted).is_some());
         wanted.sort_by_key(urgency);
+        if !self.is_applying {
+            wanted.extend(self.repairs());
+        }
         agent.want(wanted);
     }
 
@@ -106,8 +115,13 @@ impl Node {
         let trusted = &self.config.trusted_keys;
         match judge(&bytes, trusted, &self.config.node, self.durable.held()) {
             Verdict::TakeUp(bundle) => {
-                if let Err(reason) = self.durable.has_room(&bundle, self.bundle.as_ref()) {
-                    let generation = bundle.generation;
+                let Some(lacks) = self.kernel_lacks() else {
+                    return self.wait_for_kernel(bytes, token);
+                };
+                let reasons = self.reasons_against(&bundle, lacks);
+                if !reasons.is_empty() {
+                    let (generation, reason) = (bundle.generation, reasons.join("; "));
+                    let reason = bounded_text(&reason);
                     self.refuse(&Refused { generation, reason }, now);
                     return self.settled(token);
                 }
@@ -143,6 +157,7 @@ impl Node {
         self.desire(bundle);
         let text = format!("generation {} taken up", self.desired.generation);
         self.tell(EventKind::BundleTakenUp, "", &text, now);
+        self.make_room(now);
         self.settled(token);
     }
 
@@ -160,6 +175,7 @@ impl Node {
     /// What came before this one need not be committed any more.
     fn settled(&mut self, token: Option<AckToken>) {
         self.uncommitted = None;
+        self.unchecked = None;
         if let (Some(agent), Some(token)) = (&self.agent, token) {
             agent.ack_desired(token);
         }
@@ -185,6 +201,7 @@ impl Node {
         self.health.retain(|hash| !self.listed || pods.values().any(|pod| pod.hash == *hash));
         self.health.learn(&bundle);
         self.bundle = Some(bundle);
+        self.watch_layers();
     }
 
     pub(super) fn command(&mut self, command: Command, now: Millis) {

@@ -10,14 +10,17 @@ mod health;
 mod hold;
 mod interim;
 mod launcher;
+mod layers;
 mod local;
+mod preflight;
 mod tell;
 mod upgrade;
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::SyncSender;
 
 use wherry_bundle::message::Transfer;
-use wherry_bundle::{Bundle, Generation};
+use wherry_bundle::{Bundle, Digest, Generation};
 use wherry_core::upgrade::Watch;
 use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
@@ -25,11 +28,13 @@ use wherry_runtime::seal::SELF_EXE;
 
 use self::hold::Waiting;
 use self::interim::Interim;
+use self::preflight::Unchecked;
 use super::describe::Descriptions;
 use super::durable::Durable;
 use super::executor::{Executor, LauncherLost};
 use super::health::HealthSpecs;
 use super::orders::LogOrders;
+use super::preflight::kernel::Kernel;
 use super::probes::Probes;
 use super::report::{Identity, Pids, RecentEvents, StatusGate};
 use super::{Event, SupervisorError, memory, run_file};
@@ -38,6 +43,7 @@ use crate::config::Config;
 use crate::control::{Ask, CloudLink};
 use crate::layers::Layers;
 use crate::logs::{Collector, LogFolder};
+use crate::scrub::{Damage, Record, Scrubber};
 use crate::store::{Keeping, REST_DELAY};
 
 /// Failures that show at once are decided on at once, but not for ever.
@@ -61,6 +67,11 @@ pub struct Node {
     identity: Identity,
     sender: SyncSender<Event>,
     durable: Durable,
+    /// `None`: its thread could not be made.
+    scrubber: Option<Scrubber>,
+    /// Layers that are missing since they were found damaged.
+    damaged: BTreeMap<Digest, Damage>,
+    kernel: Kernel,
     agent: Option<AgentHandle>,
     cloud: CloudLink,
     executor: Executor,
@@ -82,6 +93,8 @@ pub struct Node {
     brought: Option<Generation>,
     /// An envelope that could not be committed yet, and when to try again.
     uncommitted: Option<(Vec<u8>, Option<AckToken>, Millis)>,
+    /// A bundle that came before it was known what the kernel can do.
+    unchecked: Option<Unchecked>,
     /// A newer bundle that is held, and when to look at that again.
     waiting: Option<Waiting>,
     look_again: Millis,
@@ -117,7 +130,20 @@ impl Node {
         });
         let folder = LogFolder::new(config.run.logs(), config.log_file_bytes_max);
         let collector = Collector::start(folder).map_err(super::setup("collect logs"))?;
+        let layers = durable.layers().clone();
+        let damaged_sink = sender.clone();
+        let scrubber =
+            Scrubber::start(layers, config.layers.check, config.run.checked(), move |damaged| {
+                // It fails only while the supervisor ends.
+                let _ = damaged_sink.send(Event::Damaged(damaged));
+            });
+        let scrubber = scrubber
+            .inspect_err(|error| log::error!("no layer is checked for damage: {error}"))
+            .ok();
         let mut node = Self {
+            scrubber,
+            damaged: Record::load(config.run.checked()).damaged().clone(),
+            kernel: Kernel::new(config.run.kernel_checked(), config.cgroup.clone()),
             identity: Identity::of_this_machine(config.node.clone(), config.subnet),
             sender,
             durable,
@@ -138,6 +164,7 @@ impl Node {
             is_applying: false,
             brought: None,
             uncommitted: None,
+            unchecked: None,
             waiting: None,
             look_again: Millis(0),
             health: HealthSpecs::default(),
@@ -196,6 +223,8 @@ impl Node {
         match event {
             Event::Launcher(notice) => self.heard(*notice),
             Event::Agent(event) => self.agent_event(event, now),
+            Event::Damaged(damaged) => self.layer_is_damaged(damaged, now),
+            Event::Kernel(lacks) => self.kernel_was_tried(lacks, now),
             Event::Ask(Ask::Request { request, answer }) => self.asked(request, answer, now)?,
             Event::Ask(Ask::Offer { envelope, answer }) => {
                 let _ = answer.try_send(self.offered(&envelope, now));
@@ -280,6 +309,7 @@ impl Node {
                 log::warn!("the ledger is not kept: {error}");
             }
         }
+        self.suspect_layers(&plan.notices);
         for notice in plan.notices {
             self.tell(notice.kind, &notice.subject, &notice.text, now);
         }

@@ -61,6 +61,7 @@ impl Node {
             return self.verdict_at;
         }
         self.tell(EventKind::GenerationGood, "", &format!("generation {generation} is good"), now);
+        self.watch_layers();
         None
     }
 
