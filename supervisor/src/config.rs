@@ -189,6 +189,12 @@ impl RunDir {
         self.0.join("kernel-checked")
     }
 
+    /// Bytes written to flash since the node booted.
+    #[must_use]
+    pub fn flash(&self) -> PathBuf {
+        self.0.join("flash.bin")
+    }
+
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
         self.0.join("ledger.bin")

@@ -19,6 +19,8 @@ pub(super) struct Mirrors {
     dir: PathBuf,
     /// The slot whose turn it is.
     next: usize,
+    /// Since they were loaded.
+    written_bytes: u64,
 }
 
 /// What the files hold.
@@ -55,7 +57,12 @@ impl Mirrors {
                 Err(error) => found.damaged.push((path, error)),
             }
         }
-        Ok((Self { dir: dir.to_owned(), next }, found))
+        Ok((Self { dir: dir.to_owned(), next, written_bytes: 0 }, found))
+    }
+
+    /// What [`Self::save`] wrote, in bytes.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
     }
 
     /// Durable when it returns; the other file is untouched.
@@ -65,6 +72,7 @@ impl Mirrors {
             .to_record()
             .map_err(|source| StoreError::Record { record: name.into(), source })?;
         replace_file(&self.dir, name, &bytes)?;
+        self.written_bytes = self.written_bytes.saturating_add(bytes.len() as u64);
         self.next = 1 - self.next;
         Ok(())
     }

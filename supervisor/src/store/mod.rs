@@ -264,6 +264,13 @@ impl Store {
         self.shared.lock().state.outbox_status()
     }
 
+    /// What this process wrote to the disk since it opened the store, in
+    /// bytes; what a keeper writes is the keeper's.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.lock().state.written_bytes()
+    }
+
     /// Makes all events durable now.
     ///
     /// # Errors

@@ -255,6 +255,10 @@ impl State {
         Ok(true)
     }
 
+    pub fn written_bytes(&self) -> u64 {
+        self.mirrors.written_bytes()
+    }
+
     pub fn outbox_status(&self) -> OutboxStatus {
         OutboxStatus { waiting: self.outbox.waiting(), dropped: self.outbox.dropped() }
     }

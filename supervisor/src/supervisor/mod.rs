@@ -9,6 +9,7 @@
 mod describe;
 pub mod durable;
 pub mod executor;
+mod flash;
 pub mod health;
 mod heart;
 pub mod judge;

@@ -155,6 +155,10 @@ fn what_this_machine_cannot_run_is_refused_with_numbers() {
 
     cloud.desire(sealed(&cut.bundle(3, vec![published(web(), 80, 8080)])));
     cloud.event("generation 3 is good");
+    let written = &rig.json(&["status"])["flash"];
+    assert!(written["state_bytes"].as_u64().unwrap() > 0, "{written}");
+    assert_eq!(written["layer_bytes"], 0);
+    assert!(rig.out(&["status"]).contains("of state"));
     rig.out(&["stop", "--all"]);
     assert!(rig.ended());
     assert_eq!(rig.leftovers(), Vec::<String>::new());

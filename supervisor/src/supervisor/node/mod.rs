@@ -32,6 +32,7 @@ use self::preflight::Unchecked;
 use super::describe::Descriptions;
 use super::durable::Durable;
 use super::executor::{Executor, LauncherLost};
+use super::flash::FlashCount;
 use super::health::HealthSpecs;
 use super::orders::LogOrders;
 use super::preflight::kernel::Kernel;
@@ -72,6 +73,7 @@ pub struct Node {
     /// Layers that are missing since they were found damaged.
     damaged: BTreeMap<Digest, Damage>,
     kernel: Kernel,
+    flash: FlashCount,
     agent: Option<AgentHandle>,
     cloud: CloudLink,
     executor: Executor,
@@ -144,6 +146,7 @@ impl Node {
             scrubber,
             damaged: Record::load(config.run.checked()).damaged().clone(),
             kernel: Kernel::new(config.run.kernel_checked(), config.cgroup.clone()),
+            flash: FlashCount::load(config.run.flash()),
             identity: Identity::of_this_machine(config.node.clone(), config.subnet),
             sender,
             durable,
@@ -274,6 +277,7 @@ impl Node {
         let verdict_at = self.judge_generation(now);
         let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);
         let status_at = self.publish_status(&view, now);
+        self.keep_flash();
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
         let probe_at = self.probes.wake_at();

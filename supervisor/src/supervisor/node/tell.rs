@@ -7,6 +7,7 @@ use wherry_core::{Millis, NodeView};
 use super::Node;
 use crate::clock;
 use crate::store::NewEvent;
+use crate::supervisor::flash::children_bytes;
 use crate::supervisor::report::Facts;
 
 /// Unacknowledged events that `wherry events` shows after a restart.
@@ -32,7 +33,21 @@ impl Node {
 
     /// What Wherry wrote since the node booted.
     fn flash(&self) -> FlashUse {
-        FlashUse { layer_bytes: self.durable.layers().written_bytes(), ..FlashUse::default() }
+        let store = self.durable.store();
+        let own = store.map_or(0, |store| store.written_bytes());
+        self.flash.total(FlashUse {
+            layer_bytes: self.durable.layers().written_bytes(),
+            // The only children that write are keepers.
+            state_bytes: own.saturating_add(children_bytes()),
+            // They are below the run folder.
+            log_bytes: 0,
+        })
+    }
+
+    /// For the next supervisor of this boot.
+    pub(super) fn keep_flash(&mut self) {
+        let total = self.flash();
+        self.flash.keep(total);
     }
 
     /// Sends the status if it is due; when it will be, if it is not.
