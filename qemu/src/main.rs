@@ -52,13 +52,21 @@ fn run(options: &Options) -> Result<u8> {
     let rig = Arc::new(machine.boot()?);
     *running.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&rig));
     eprintln!("rig: {} with {} MiB is up", options.arch, machine.memory_mib);
+    let outcome = life(options, machine, &rig);
+    // The last one to let go of it takes its folder away, or completes it.
+    running.write().unwrap_or_else(PoisonError::into_inner).take();
+    outcome
+}
+
+/// From the first command to the end of the machine.
+fn life(options: &Options, machine: Machine, rig: &Rig) -> Result<u8> {
     let outcome = match options.cut_power_after {
-        Some(after) => cut_power(&rig, &options.command, after),
-        None if options.shell => shell(&rig),
-        None => command(&rig, &options.command, options.time_limit),
+        Some(after) => cut_power(rig, &options.command, after),
+        None if options.shell => shell(rig),
+        None => command(rig, &options.command, options.time_limit),
     };
     if rig.is_running() && outcome.is_ok() {
-        power_off(&rig, machine.init)?;
+        power_off(rig, machine.init)?;
     }
     if let Some(trouble) = rig.trouble() {
         bail!("{trouble}\n{}", rig.transcript());

@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use wherry_rig::{Arch, Error, Forward, Machine, PowerOff, Rig, Trouble, disk};
@@ -220,4 +221,85 @@ fn writes_are_logged() {
     let bytes = std::fs::read(&log).unwrap();
     assert_eq!(bytes[..8], 0x006a_7366_7773_6872_u64.to_le_bytes());
     assert!(bytes.len() > 4096, "{} bytes", bytes.len());
+}
+
+/// The program that a person calls; nothing starts the binary that it puts
+/// into the machine. What it makes for itself is below `folder`.
+fn program(folder: &Path, words: &[&str], typed: &str) -> Output {
+    let mut rig = Command::new(env!("CARGO_BIN_EXE_rig"))
+        .env("TMPDIR", folder)
+        .args(["--binary", "/dev/null"])
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    rig.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = rig.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("rig: aarch64 with 128 MiB is up\n"), "{said}");
+    output
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn the_program_passes_a_command_s_output_and_status_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["--", "sh", "-c", "uname -m; echo bad >&2; exit 7"];
+    let output = program(folder.path(), &words, "");
+    assert_eq!((output.status.code(), output.stdout), (Some(7), b"aarch64\n".to_vec()));
+    assert!(output.stderr.ends_with(b"\nbad\n"));
+    assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+}
+
+#[test]
+fn the_program_gives_a_shell() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program(folder.path(), &["--shell"], "echo $((6 * 7)) at /data; exit\n");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("'exit' leaves") && said.contains("42 at /data"), "{said}");
+    assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+}
+
+#[test]
+fn the_program_keeps_what_a_machine_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = program(folder.path(), &["--keep", "--", "sh", "-c", "echo kept >/data/a"], "");
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let kept = said.lines().find_map(|line| line.strip_prefix("rig: kept ")).unwrap();
+    for name in ["console", "transcript", "initramfs", "disk"] {
+        let file = std::fs::metadata(Path::new(kept).join(name));
+        assert!(file.is_ok_and(|file| file.is_file()), "{name}");
+    }
+    let transcript = std::fs::read_to_string(Path::new(kept).join("transcript")).unwrap();
+    assert!(transcript.contains("$ sh -c echo kept >/data/a"), "{transcript}");
+    let disk = Path::new(kept).join("disk");
+    let words = ["--disk", disk.to_str().unwrap(), "--", "cat", "/data/a"];
+    assert_eq!(program(folder.path(), &words, "").stdout, b"kept\n");
+}
+
+#[test]
+fn the_program_takes_the_power_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    let disk = disk.to_str().unwrap();
+    let writes = "echo synced >/data/a; sync; echo begun >/data/b; sleep 60; sync";
+    let begin = Instant::now();
+    let cut = ["--disk", disk, "--cut-power-after", "5", "--", "sh", "-c", writes];
+    let output = program(folder.path(), &cut, "");
+    assert!(begin.elapsed() < Duration::from_secs(60), "the command ran to its end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("rig: the power was cut\n"), "{said}");
+    // The disk is as the cut left it: what was not synced never got there.
+    let again = program(folder.path(), &["--disk", disk, "--", "ls", "/data"], "");
+    let left = String::from_utf8(again.stdout).unwrap();
+    assert_eq!(left.lines().filter(|name| *name != "lost+found").collect::<Vec<_>>(), ["a"]);
+    assert_eq!(names(folder.path()), ["disk"]);
 }

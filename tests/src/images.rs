@@ -218,6 +218,15 @@ impl Images {
         Ok(())
     }
 
+    /// Gives an image another name, to go on from.
+    ///
+    /// # Errors
+    /// What umoci says.
+    pub fn tag(&self, tag: &str, new: &str) -> Result<()> {
+        run(&mut tool("umoci", ["tag", "--image", &self.image(tag), new]))?;
+        Ok(())
+    }
+
     /// Puts all of `folder` on top of an image, as one layer.
     ///
     /// # Errors

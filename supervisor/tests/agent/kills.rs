@@ -21,9 +21,12 @@ const KILLS: usize = 200;
 const LAYER_BYTES: usize = 40_000_000;
 /// What the cloud answers before a kill: the download must not end early.
 const CHUNKS_PER_LIFE: usize = 6;
-/// A life ends at some moment of its first so many milliseconds, which is
-/// before it has connected, or while it fetches.
-const LIFE_MILLIS: u64 = 150;
+/// Every other life ends at some moment of its first so many milliseconds,
+/// which may be before it has connected; the others so long after they asked for
+/// something, however slow this machine is.
+const LIFE_MILLIS: u64 = 100;
+/// A life that asks for nothing.
+const PATIENCE: Duration = Duration::from_secs(20);
 const CHUNK_PAUSE: Duration = Duration::from_millis(4);
 
 /// Runs in a process of its own, to be killed; ends when the layer is there.
@@ -54,8 +57,11 @@ fn a_download_outlives_two_hundred_kills() {
     let mut done = 0;
     for kill in 0..KILLS {
         let mut child = Life::begin(&disk, broker.port, &wanted);
-        let ends = Instant::now() + Duration::from_millis(random() % LIFE_MILLIS);
-        served.serve(CHUNKS_PER_LIFE, || Instant::now() < ends);
+        let (born, length) = (Instant::now(), Duration::from_millis(random() % LIFE_MILLIS));
+        served.serve(CHUNKS_PER_LIFE, |asked| {
+            let since = if kill % 2 == 0 { Some(born) } else { asked };
+            since.is_none_or(|since| since.elapsed() < length) && born.elapsed() < PATIENCE
+        });
         child.0.kill().unwrap();
         drop(child);
         let length = part.metadata().map_or(0, |found| found.len());
@@ -64,7 +70,7 @@ fn a_download_outlives_two_hundred_kills() {
     }
     assert!(done > LAYER_BYTES as u64 / 20, "{done} bytes: it was killed before it did anything");
     let mut last = Life::begin(&disk, broker.port, &wanted);
-    served.serve(usize::MAX, || last.0.try_wait().unwrap().is_none());
+    served.serve(usize::MAX, |_| last.0.try_wait().unwrap().is_none());
     assert!(last.0.wait().unwrap().success());
     let whole = disk.path().join("layers").join(format!("{hex}.squashfs"));
     assert_eq!(Digest::of(&std::fs::read(whole).unwrap()), wanted.layer.digest);
@@ -107,11 +113,16 @@ struct Served<'a> {
 }
 
 impl Served<'_> {
-    /// Answers at most so many chunks, while `goes_on`.
-    fn serve(&mut self, mut most: usize, mut goes_on: impl FnMut() -> bool) {
-        while goes_on() {
+    /// Answers at most so many chunks, while `goes_on`, which is told when the
+    /// first one was asked for.
+    fn serve(&mut self, mut most: usize, mut goes_on: impl FnMut(Option<Instant>) -> bool) {
+        let mut asked = None;
+        while goes_on(asked) {
             let get: Option<ChunkGet> =
                 self.cloud.next_within(Topic::ChunkGet, Duration::from_millis(2));
+            if get.is_some() {
+                asked = asked.or(Some(Instant::now()));
+            }
             for chunk in get.map(|get| get.chunks).unwrap_or_default() {
                 if most == 0 {
                     break;

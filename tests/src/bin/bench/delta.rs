@@ -22,17 +22,23 @@ use wherry_tests::templates::{EVERYWHERE, env, lion};
 
 /// Of the program in which one byte changes.
 const PROGRAM_BYTES: usize = 3 << 20;
+const BASE: &str = "common";
 
 pub fn measure() -> Result<Value> {
     let work = tempfile::Builder::new().prefix("wherry-test-delta").tempdir_in("/var/tmp")?;
     let images = Images::new(work.path())?;
+    // What all have below: layers keep their times, so each is made once.
+    image(&images, BASE, &[])?;
     changed_tree(&images, work.path(), "a-1", false)?;
     changed_tree(&images, work.path(), "a-2", true)?;
     two_releases(&images, work.path(), ["b-1", "b-2"])?;
     let shared = ["c-1", "c-2", "c-3"];
     for tag in shared {
-        image(&images, tag, &[("/etc/component", tag)])?;
-        images.add(tag, &work.path().join("a-1-tree"))?;
+        images.tag("a-1", tag)?;
+        let own = work.path().join(tag);
+        fs::create_dir_all(&own)?;
+        fs::write(own.join("component"), tag)?;
+        images.add(tag, &own)?;
     }
     let cases = [
         Case { name: "one line and one byte", before: &["a-1"], after: &["a-2"] },
@@ -79,9 +85,11 @@ impl Case<'_> {
         } else {
             stored_bytes
         };
-        let patch_bytes = match (largest(&before.layers), largest(&after.layers)) {
-            (Some(old), Some(new)) if old != new => Some(patch_bytes(&old, &new)?),
-            _ => None,
+        let largest_new = new.max_by_key(|(_, bytes)| **bytes).map(|(path, _)| path);
+        let largest_old = before.layers.iter().max_by_key(|(_, bytes)| **bytes);
+        let patch_bytes = match (largest_old, largest_new) {
+            (Some((old, _)), Some(new)) => Some(patch_bytes(old, new)?),
+            (_, None) | (None, _) => None,
         };
         let wire_bytes = after.wire_bytes - before.wire_bytes;
         let ratio = wire_bytes as f64 / full_bytes as f64;
@@ -192,13 +200,7 @@ fn import(cloud: &Cloud<'_>, images: &Images, tags: &[&str]) -> Result<()> {
 
 fn image_bytes(cloud: &Cloud<'_>, tag: &str) -> Result<u64> {
     let image = cloud.json(&["image", "show", &format!("{tag}:1")])?;
-    let layers = image[0]["layers"].as_array().or(image["layers"].as_array());
-    let layers = layers.with_context(|| format!("no layers in {image}"))?;
-    Ok(layers.iter().filter_map(|layer| layer["size_bytes"].as_u64()).sum())
-}
-
-fn largest(layers: &BTreeMap<PathBuf, u64>) -> Option<PathBuf> {
-    layers.iter().max_by_key(|(_, bytes)| **bytes).map(|(path, _)| path.clone())
+    image[0]["size_bytes"].as_u64().with_context(|| format!("no size in {image}"))
 }
 
 fn patch_bytes(old: &Path, new: &Path) -> Result<u64> {
@@ -229,11 +231,6 @@ fn changed_tree(images: &Images, work: &Path, tag: &str, is_changed: bool) -> Re
     fs::create_dir_all(tree.join("usr/lib"))?;
     let library = tree.join("usr/lib/python");
     run(tool("cp", ["-a", "/usr/lib/python3.11"]).arg(&library))?;
-    for folder in run(tool("find", []).arg(&library).args(["-name", "__pycache__"]))?.lines() {
-        if Path::new(folder).exists() {
-            fs::remove_dir_all(folder)?;
-        }
-    }
     let mut program = fs::read("/usr/bin/python3.11")?;
     ensure!(program.len() >= PROGRAM_BYTES, "python is a small program here");
     program.truncate(PROGRAM_BYTES);
@@ -244,7 +241,11 @@ fn changed_tree(images: &Images, work: &Path, tag: &str, is_changed: bool) -> Re
         fs::write(&module, text.replacen("\nclass", "\nDEBUG = False\nclass", 1))?;
     }
     fs::write(tree.join("usr/lib/program"), program)?;
-    image(images, tag, &[])?;
+    // As a build does that keeps the times of what did not change.
+    for path in [".", "usr", "usr/lib", "usr/lib/program"] {
+        run(tool("touch", ["-d", "2026-01-01"]).arg(tree.join(path)))?;
+    }
+    images.tag(BASE, tag)?;
     images.add(tag, &tree)
 }
 
@@ -266,7 +267,7 @@ fn two_releases(images: &Images, work: &Path, tags: [&str; 2]) -> Result<()> {
         let file = fs::read_dir(&folder)?.next().context("a package")??.path();
         let root = folder.join("root");
         run(tool("dpkg-deb", ["-x"]).arg(&file).arg(&root))?;
-        image(images, tag, &[])?;
+        images.tag(BASE, tag)?;
         images.add_program(tag, &root.join("usr/sbin/nginx"), "/usr/sbin/nginx")?;
     }
     Ok(())

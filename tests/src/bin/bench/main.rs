@@ -5,6 +5,9 @@
 
 mod delta;
 mod footprint;
+mod gateway;
+mod process;
+mod program;
 mod rolling;
 mod spread;
 mod start;
@@ -13,7 +16,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
-use wherry_tests::launcher;
 
 /// Makes the contents of a report.
 type Measure = fn() -> Result<Value>;
@@ -28,11 +30,6 @@ const REPORTS: [(&str, Measure); 4] = [
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((role, rest)) = words.split_first()
-        && role == launcher::ROLE
-    {
-        return launcher::serve(rest);
-    }
     if let Some(word) = words.iter().find(|word| REPORTS.iter().all(|(name, _)| name != word)) {
         bail!("there is no report `{word}`; there are {:?}", REPORTS.map(|(name, _)| name));
     }
