@@ -305,6 +305,31 @@ pub fn pids_below(name: &str) -> Vec<i32> {
     found
 }
 
+/// What there is of a run with this id, whoever made it: after [`sweep`],
+/// nothing.
+///
+/// # Errors
+/// What cannot be read.
+pub fn remains(id: &str) -> Result<Vec<String>> {
+    let (name, folder) = (format!("{PREFIX}-{id}"), folder(id));
+    let mut found: Vec<String> =
+        cgroups(&name).iter().map(|path| format!("cgroup {}", path.display())).collect();
+    found.extend(mounts_below(&folder).iter().map(|path| format!("mount {}", path.display())));
+    found.extend(loops_of(&folder)?);
+    found.extend(folder.exists().then(|| format!("folder {}", folder.display())));
+    let namespaces = run(&mut tool("ip", ["netns", "list"]))?;
+    let own = namespaces.lines().filter(|line| line.starts_with(&name));
+    found.extend(own.map(|line| format!("network namespace {line}")));
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        if words.contains(&*folder.to_string_lossy()) {
+            found.push(format!("process {words}"));
+        }
+    }
+    Ok(found)
+}
+
 fn leftovers(name: &str, folder: &Path, bridge: &str, netns: &str) -> Result<Vec<String>> {
     let mut left: Vec<String> = Vec::new();
     left.extend(cgroups(name).iter().map(|path| format!("cgroup {}", path.display())));
@@ -317,12 +342,17 @@ fn leftovers(name: &str, folder: &Path, bridge: &str, netns: &str) -> Result<Vec
             left.push(format!("interface {link}"));
         }
     }
+    left.extend(loops_of(folder)?);
+    Ok(left)
+}
+
+/// Loop devices of files below `folder`.
+fn loops_of(folder: &Path) -> Result<Vec<String>> {
     let loops = fs::read_dir("/sys/block")?.flatten().filter_map(|entry| {
         let file = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
         file.trim().starts_with(&*folder.to_string_lossy()).then(|| format!("loop of {file}"))
     });
-    left.extend(loops);
-    Ok(left)
+    Ok(loops.collect())
 }
 
 /// The folders of cgroups below `name` in every hierarchy, deepest first.

@@ -10,6 +10,7 @@
 pub mod cloud;
 pub mod host;
 pub mod images;
+pub mod interrupt;
 pub mod launcher;
 pub mod mqtt;
 pub mod node;

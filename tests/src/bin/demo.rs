@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use wherry_tests::cloud::Cloud;
-use wherry_tests::host::{GATEWAY_ADDRESS, Host, Side, sweep};
+use wherry_tests::host::{GATEWAY_ADDRESS, Host, Side};
 use wherry_tests::images::import;
+use wherry_tests::interrupt;
 use wherry_tests::node::Node;
 use wherry_tests::observe::{http_get, json_field, under_traffic};
 use wherry_tests::place::zombies_of;
@@ -18,17 +19,13 @@ use wherry_tests::scenario::upgrade;
 use wherry_tests::shop::{BUS_PORT, Shop, WEB_PORT};
 
 const ID: &str = "demo";
+/// What it says before it makes anything.
+const BEGIN: &str = "on this machine, in namespaces of its own; an interruption takes it all away";
 const REPORT: &str = "target/reports/demo.json";
 
 fn main() -> std::process::ExitCode {
-    let interrupted = ctrlc::set_handler(|| {
-        println!("interrupted: cleaning up");
-        sweep(ID);
-        std::process::exit(130);
-    });
-    if let Err(error) = interrupted {
-        eprintln!("an interruption will not be cleaned up: {error}");
-    }
+    interrupt::sweeps(&[ID]);
+    println!("{BEGIN}");
     let report = RefCell::new(Report::default());
     let result = demo(&report);
     if let Err(error) = report.borrow().write(Path::new(REPORT)) {

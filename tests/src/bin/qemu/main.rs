@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use wherry_rig::Arch;
-use wherry_tests::host::sweep;
+use wherry_tests::interrupt;
 
 const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [init] [systemd] [memory] [boot]
 
@@ -51,15 +51,8 @@ pub struct RigReport {
 }
 
 fn main() -> ExitCode {
+    interrupt::sweeps(&IDS);
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let interrupted = ctrlc::set_handler(|| {
-        println!("interrupted: cleaning up");
-        IDS.iter().for_each(|id| sweep(id));
-        std::process::exit(130);
-    });
-    if let Err(error) = interrupted {
-        eprintln!("an interruption will not be cleaned up: {error}");
-    }
     let Some(choice) = Choice::of(&words) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
