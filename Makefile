@@ -24,8 +24,9 @@ qemu: static
 	$(CARGO_TARGET_DIR)/debug/wherry-qemu
 	$(CARGO_TARGET_DIR)/debug/wherry-power
 
-# Figures into target/reports/*.json.
-bench: setup
+# Figures of the static binary into target/reports/*.json.
+bench: static
+	yocto/static --bench $(shell uname -m)
 	cargo build --quiet --locked --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/wherry-bench
 

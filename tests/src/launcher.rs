@@ -20,15 +20,12 @@ use wherry_runtime::seal;
 
 use crate::host::{Host, Process, Side};
 
-/// The first argument of a program that is to become the launcher.
-pub const ROLE: &str = "launcher";
-
-/// What `program launcher FOLDER NAME BRIDGE` does: serves descriptor 3.
+/// What `wherry-launcher FOLDER NAME BRIDGE` does: serves descriptor 3.
 ///
 /// # Errors
 /// What the launcher says.
 pub fn serve(words: &[String]) -> Result<()> {
-    let [folder, name, bridge] = words else { bail!("usage: {ROLE} FOLDER NAME BRIDGE") };
+    let [folder, name, bridge] = words else { bail!("usage: FOLDER NAME BRIDGE") };
     seal::ensure_sealed()?;
     let folder = Path::new(folder);
     run(LauncherConfig {
@@ -58,16 +55,16 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts this very program as a launcher on the gateway's side.
+    /// Starts `program`, a build of `wherry-launcher`, on the gateway's side.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn start(host: &Host) -> Result<Self> {
+    pub fn start(host: &Host, program: &Path) -> Result<Self> {
         let (ours, theirs) = crate::sys::packet_pair()?;
         let layers = host.folder().join("layers");
         std::fs::create_dir_all(&layers)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(ROLE).arg(host.folder()).arg(host.name()).arg(host.bridge());
+        let mut command = Command::new(program);
+        command.arg(host.folder()).arg(host.name()).arg(host.bridge());
         crate::sys::pass_fd(&mut command, theirs.as_fd());
         let process = host.spawn(Side::Gateway, &mut command, "launcher")?;
         let client = LauncherClient::new(ours);

@@ -1,34 +1,30 @@
 //! `footprint.json`: what the node takes from a gateway: flash, memory,
 //! threads, and, while nothing happens, wake-ups, processor time and writes.
 //!
-//! Measures the static binary of this machine's architecture where it is
-//! built (`make static`), else the one beside this program; `WHERRY_PROGRAM`
-//! names another. `WHERRY_IDLE_SECONDS` shortens the idle watch from its ten
-//! minutes.
+//! `WHERRY_IDLE_SECONDS` shortens the idle watch from its ten minutes.
 
 mod disk;
-mod gateway;
-mod process;
 mod sizes;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use wherry_tests::cloud::Cloud;
-use wherry_tests::host::{Host, binary};
+use wherry_tests::host::Host;
 use wherry_tests::images;
 use wherry_tests::package::{Component, Package};
 use wherry_tests::templates::{EVERYWHERE, env, lion};
 
+use crate::gateway::Gateway;
+use crate::process::{Activity, Memory};
+use crate::program;
 use disk::DataDisk;
-use gateway::Gateway;
-use process::{Activity, Memory};
 
 /// Pods at which memory is measured.
-const PODS: [usize; 4] = [0, 10, 50, 100];
+const PODS: [usize; 5] = [0, 10, 20, 50, 100];
 /// With so many pods the node is watched while nothing happens.
 const IDLE_PODS: usize = 50;
 const IDLE_SECONDS: u64 = 600;
@@ -41,23 +37,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// All figures, as the report has them.
 pub fn measure() -> Result<Value> {
-    let program = program()?;
+    let program = program::wherry()?;
+    let named = program::named(&program)?;
     let mut figures = node(&program)?;
-    figures["program"] = json!(program.display().to_string());
-    figures["sizes"] = sizes::measure(&program)?;
+    figures["program"] = named;
+    figures["sizes"] = sizes::measure()?;
     Ok(figures)
-}
-
-fn static_program(architecture: &str) -> PathBuf {
-    Path::new("target/static").join(architecture).join("wherry")
-}
-
-fn program() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("WHERRY_PROGRAM") {
-        return Ok(path.into());
-    }
-    let program = static_program(std::env::consts::ARCH);
-    if program.exists() { Ok(program) } else { binary("wherry") }
 }
 
 /// Memory with ever more pods; in between, the idle watch.

@@ -12,7 +12,7 @@ use wherry_tests::host::{Host, Process, Side};
 use wherry_tests::node::{Node, is_running};
 use wherry_tests::run::wait_for;
 
-use super::process::children;
+use crate::process::children;
 
 /// A hundred pods, one after the other, on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -35,6 +35,11 @@ impl<'a> Gateway<'a> {
             node.json(&["status"]).map(Some)
         })?;
         Ok(Self { node, process })
+    }
+
+    /// Its command line.
+    pub fn node(&self) -> &Node<'a> {
+        &self.node
     }
 
     pub fn wait_running(&self, generation: u64, pods: usize) -> Result<()> {

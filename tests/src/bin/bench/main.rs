@@ -4,6 +4,9 @@
 //! One report a module. Arguments name those to make (`start`); none: all.
 
 mod footprint;
+mod gateway;
+mod process;
+mod program;
 mod rolling;
 mod spread;
 mod start;
@@ -12,7 +15,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
-use wherry_tests::launcher;
 
 /// Makes the contents of a report.
 type Measure = fn() -> Result<Value>;
@@ -23,11 +25,6 @@ const REPORTS: [(&str, Measure); 3] =
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((role, rest)) = words.split_first()
-        && role == launcher::ROLE
-    {
-        return launcher::serve(rest);
-    }
     if let Some(word) = words.iter().find(|word| REPORTS.iter().all(|(name, _)| name != word)) {
         bail!("there is no report `{word}`; there are {:?}", REPORTS.map(|(name, _)| name));
     }

@@ -1,9 +1,10 @@
 //! `start.json`: how long containers and pods take to start and to go: Wherry's
-//! launcher, crun and runc in turn, on the same program and limits.
+//! launcher, static as it ships, crun and runc in turn, on the same program and
+//! limits.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ use wherry_tests::launcher::Launcher;
 use wherry_tests::observe::monotonic_nanos;
 use wherry_tests::peers::{Peer, without_unified};
 
+use crate::program;
 use crate::spread::Spread;
 
 /// After a while without work the kernel is slower: gateways are idle most of
@@ -51,13 +53,14 @@ const MEASURES: [(&str, Measure); 4] = [
 type Times = [[Vec<u64>; 3]; MEASURES.len()];
 
 pub fn measure() -> Result<Value> {
+    let program = program::launcher()?;
     let host = Host::new("bench")?;
     let folder = host.folder().join("images");
     std::fs::create_dir_all(&folder)?;
     let images = Images::new(&folder)?;
     images.build_lion("lion", "1")?;
     let rootfs = folder.join("lion");
-    let mut ours = Ours::new(&host, &rootfs)?;
+    let mut ours = Ours::new(&host, &program, &rootfs)?;
     let netns = ours.launcher.netns(&ours.pod);
     let times = without_unified(|| {
         let peer = |program| Beside {
@@ -81,6 +84,7 @@ pub fn measure() -> Result<Value> {
         Ok(times)
     })?;
     let mut report = json!({
+        "launcher": program::named(&program)?,
         "rounds": ROUNDS,
         "gap_ms": GAP.as_millis(),
         "pod_containers": POD_CONTAINERS,
@@ -119,8 +123,8 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(host: &Host, rootfs: &std::path::Path) -> Result<Self> {
-        let mut launcher = Launcher::start(host)?;
+    fn new(host: &Host, program: &Path, rootfs: &Path) -> Result<Self> {
+        let mut launcher = Launcher::start(host, program)?;
         let layer = launcher.add_layer(rootfs)?;
         let container = Name::new("main")?;
         let pod = launcher.define(1, std::slice::from_ref(&container), layer)?;

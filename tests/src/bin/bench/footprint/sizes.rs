@@ -4,23 +4,15 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use wherry_rig::Arch;
+use wherry_tests::images::static_binary;
 use wherry_tests::run::{both, output, tool};
 
-use super::static_program;
-
-const ARCHITECTURES: [&str; 3] = ["x86_64", "aarch64", "armv7"];
-
-/// Of each static binary that is built; without any, of `program`.
-pub fn measure(program: &Path) -> Result<Value> {
+/// Of each static binary.
+pub fn measure() -> Result<Value> {
     let mut sizes = serde_json::Map::new();
-    for architecture in ARCHITECTURES {
-        let path = static_program(architecture);
-        if path.exists() {
-            sizes.insert(architecture.to_owned(), size(architecture, &path)?);
-        }
-    }
-    if sizes.is_empty() {
-        sizes.insert("dynamic".to_owned(), size("dynamic", program)?);
+    for arch in Arch::ALL {
+        sizes.insert(arch.to_string(), size(arch.name(), &static_binary(arch, "wherry")?)?);
     }
     Ok(Value::Object(sizes))
 }
