@@ -182,7 +182,8 @@ impl Place for Board {
     }
 
     fn stable_seconds(&self) -> u32 {
-        // What is to crash later must not be left for it.
+        // What is to crash later must not be left for it; `rollback` has a
+        // version of its own that becomes good.
         NEVER_STABLE_SECONDS
     }
 }

@@ -7,5 +7,6 @@ pub mod deaths;
 pub mod ends;
 pub mod isolation;
 pub mod logs;
+pub mod rollback;
 pub mod sealing;
 pub mod upgrade;

@@ -12,7 +12,7 @@ use wherry_tests::package::start_rollout;
 use wherry_tests::report::Report;
 use wherry_tests::rig::Board;
 use wherry_tests::run::wait_for;
-use wherry_tests::scenario::{deaths, ends, isolation, logs, sealing, upgrade};
+use wherry_tests::scenario::{deaths, ends, isolation, logs, rollback, sealing, upgrade};
 
 use crate::RigReport;
 use crate::memory::Figures;
@@ -26,6 +26,13 @@ const MEMORY_MIB: u32 = 256;
 const LAST_SECONDS: &str = "@2147483640";
 /// Of the shop: a bus and two of the web service.
 const PODS: usize = 3;
+/// The only generation that becomes good: what the node goes back to.
+const GOOD: u64 = 7;
+/// The last one that is issued.
+const NEWEST: u64 = GOOD + 3;
+/// A node that booted more often than this before a generation is good leaves
+/// it: the version's own default.
+const BOOTS_MAX: u64 = 3;
 
 pub fn run(id: &str, arch: Arch) -> RigReport {
     println!("== {arch}, {MEMORY_MIB} MiB: a gateway's life");
@@ -51,14 +58,51 @@ fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
             |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
         step("booted again without a cloud: every pod runs", &mut || every_pod_runs(node))?;
         let ms = u64::try_from(board.rig().started().elapsed().as_millis())?;
-        step("the generation is whole", &mut || node.wait_running(7))?;
+        step("the generation is whole", &mut || node.wait_running(NEWEST))?;
         step("the last version answers", &mut || {
             upgrade::answers(node, "2.0.0", "mane=short\n")?;
             board.is_well()
         })?;
         Ok(ms)
     })?;
+    // What decides is no architecture's.
+    if arch == Arch::Aarch64 {
+        boot_loop(&mut site, steps)?;
+    }
     Ok((ms, memory))
+}
+
+/// Of a node that booted once since it took the newest generation up.
+fn boot_loop(site: &mut Site<'_>, steps: Steps<'_>) -> Result<()> {
+    let step =
+        |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
+    step("its power goes away again and again", &mut || {
+        for _ in 1..BOOTS_MAX {
+            let machine = site.machine(MEMORY_MIB)?;
+            let ((), board) = site.on(&machine, |_, _, node| {
+                let status = node.json(&["status"])?;
+                ensure!(status["generation"] == NEWEST, "{status}");
+                Ok(())
+            })?;
+            board.rig().cut_power()?;
+        }
+        Ok(())
+    })?;
+    let machine = site.machine(MEMORY_MIB)?;
+    let ((), board) = site.on(&machine, |site, _, node| {
+        let failed = RefCell::new(Value::Null);
+        step("too often: without a cloud it goes back to what was good", &mut || {
+            let said = rollback::wait_left(node, NEWEST, GOOD)?;
+            ensure!(said["cause"]["boot-loop"]["boots"] == BOOTS_MAX + 1, "{said}");
+            failed.replace(said);
+            Ok(())
+        })?;
+        step("the cloud is back, and knows why", &mut || {
+            site.cloud.start()?;
+            rollback::is_told(&site.cloud, node, &failed.borrow())
+        })
+    })?;
+    board.power_off()
 }
 
 fn online(
@@ -114,9 +158,19 @@ fn online(
         ends::package("3.0.0").roll_out(&site.cloud, host)?;
         ends::are_real(node)
     })?;
+    step("probes: what answers becomes good, what is ill is restarted", &mut || {
+        rollback::good_is_kept(host, &site.cloud, node, ("4.0.0", GOOD))
+    })?;
+    step("one that crashes is left, and the cloud knows why", &mut || {
+        rollback::crashing_is_left(host, &site.cloud, node, ("5.0.0", GOOD + 1, GOOD))
+    })?;
+    step("so is one that is never ready", &mut || {
+        rollback::never_ready_is_left(host, &site.cloud, node, ("6.0.0", GOOD + 2, GOOD))
+    })?;
     step("from there to a version that was had before", &mut || {
         start_rollout(&site.cloud, "shop@2.0.0.1")?;
-        node.wait_running(7)?;
+        node.wait_running(NEWEST)?;
+        rollback::goodbye_was_said(node)?;
         upgrade::answers(node, "2.0.0", "mane=short\n")
     })?;
     step("the kernel is well", &mut || board.is_well())?;
