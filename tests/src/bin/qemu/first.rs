@@ -100,7 +100,14 @@ fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<()> {
         "fed while all is well, the watchdog resets a machine whose supervisor hangs",
         &mut || hangs(&mut site, |node| Ok(node.pids()?.1)),
     )?;
-    step("and one whose launcher hangs", &mut || hangs(&mut site, |node| Ok(node.pids()?.0)))
+    step("and one whose launcher hangs", &mut || hangs(&mut site, |node| Ok(node.pids()?.0)))?;
+    // What it takes to kill the first program is the processor's.
+    if arch == Arch::Aarch64 {
+        step("the first program dies: the machine reboots, and all is well", &mut || {
+            dies(&mut site)
+        })?;
+    }
+    Ok(())
 }
 
 fn package() -> Package {
@@ -191,6 +198,31 @@ fn no_data(site: &Site<'_>) -> Result<()> {
     board.run(&["mke2fs", "-F", "/dev/vda"])?;
     wait_for("the node", board.patience(), || board.run(&[BINARY, "status"]).map(Some))?;
     board.power_off()
+}
+
+/// No signal ends the first program, but a fault does: where its code goes on,
+/// four zeros are written, which are no instruction.
+fn dies(site: &mut Site<'_>) -> Result<()> {
+    let machine = talkative(site)?;
+    let ((), board) = site.on(&machine, |_, board, node| {
+        node.wait_running(1)?;
+        let at = wait_for("a wait of the first program", board.patience(), || {
+            // proc_pid_syscall(5): its last word is the program counter.
+            let text = board.text("/proc/1/syscall")?;
+            let last = text.split_whitespace().next_back().and_then(|word| word.strip_prefix("0x"));
+            Ok(last.map(|word| u64::from_str_radix(word, 16)).transpose()?)
+        })?;
+        let seek = format!("seek={}", at / 4);
+        let words = ["dd", "if=/dev/zero", "of=/proc/1/mem", "bs=4", "count=1", "conv=notrunc"];
+        board.run(&[&words[..], &[&seek]].concat()).map(drop)
+    })?;
+    // For the rig a panic is no power-off; that QEMU ends is the reboot.
+    let said = board.rig().wait_power_off(END_LIMIT);
+    ensure!(!board.rig().is_running(), "it does not reboot: {said:?}");
+    let trouble = board.rig().trouble().map(|trouble| trouble.to_string()).unwrap_or_default();
+    ensure!(trouble.contains("Attempted to kill init"), "it ended by {said:?}: {trouble}");
+    drop(board);
+    site.boot(MEMORY_MIB, |_, _, node| node.wait_running(1))
 }
 
 /// One of the two stops and does not die.
