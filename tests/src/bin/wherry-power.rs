@@ -1,5 +1,5 @@
-//! `wherry-power [ARCH...]`: power cuts on machines under QEMU, twenty by
-//! killing QEMU in the middle of upgrades, and hundreds on a disk with a
+//! `wherry-power [ARCH...]`: power cuts on machines under QEMU, more than twenty
+//! by killing QEMU in the middle of upgrades, and hundreds on a disk with a
 //! volatile cache. Writes its part of `target/reports/power.json`.
 
 use std::process::ExitCode;
@@ -8,21 +8,24 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use wherry_rig::Arch;
-use wherry_tests::host::{Host, sweep};
+use wherry_tests::host::Host;
+use wherry_tests::interrupt;
 use wherry_tests::power::crash::keep;
 use wherry_tests::power::cuts::cuts;
 use wherry_tests::power::report::{Kind, Run};
 use wherry_tests::power::{guest, seed};
 
-/// What is done on an architecture: cuts, states, states of the control.
+/// What is done on an architecture: cuts inside of upgrades, states, states of
+/// the control.
 type Plan = (Arch, usize, usize, usize);
-const PLANS: [Plan; 2] = [(Arch::Aarch64, 15, 200, 40), (Arch::Armv7, 6, 100, 20)];
+const PLANS: [Plan; 2] = [(Arch::Aarch64, 20, 200, 40), (Arch::Armv7, 6, 100, 20)];
 /// The control's cache holds so many writes.
 const CACHED_WRITES: usize = 64;
 /// What is made for machines that run at the same time carries these.
 const IDS: [&str; 2] = ["power0", "power1"];
 
 fn main() -> ExitCode {
+    interrupt::sweeps(&IDS);
     let words: Vec<String> = std::env::args().skip(1).collect();
     let wanted: Result<Vec<Arch>, _> = words.iter().map(|word| Arch::from_str(word)).collect();
     let wanted = match wanted {
@@ -32,14 +35,6 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let interrupted = ctrlc::set_handler(|| {
-        println!("interrupted: cleaning up");
-        IDS.iter().for_each(|id| sweep(id));
-        std::process::exit(130);
-    });
-    if let Err(error) = interrupted {
-        eprintln!("an interruption will not be cleaned up: {error}");
-    }
     let is_wanted = |arch| wanted.is_empty() || wanted.contains(&arch);
     // An emulated machine has one processor, which takes one of this machine's.
     let ok = std::thread::scope(|scope| {
@@ -65,9 +60,10 @@ fn killed(id: &str, arch: Arch, count: usize) -> Result<()> {
     let host = Host::new(id)?;
     let outcome = cuts(&host, arch, count, seed)?;
     println!(
-        "{arch}: {} cuts, {} of them offline; after {} the new generation, after {} the last good \
+        "{arch}: {} cuts, {} of them in an upgrade, {} offline; after {} the new generation, after {} the last good \
          one first; {} failures",
         outcome.count,
+        outcome.inside,
         outcome.offline,
         outcome.new,
         outcome.stood_in,

@@ -27,6 +27,9 @@ const DRAIN: Duration = Duration::from_millis(300);
 /// A generation is good after a minute.
 const GOOD_PATIENCE: Duration = Duration::from_secs(150);
 const GOOD_POLL: Duration = Duration::from_secs(2);
+/// Some of the moments are before the node hears of a version, or after it said
+/// that it runs: those cuts are checked too, and do not count.
+const ATTEMPTS_PER_CUT: usize = 2;
 /// After each of so many cuts there is another one, before the cloud is back.
 const OFFLINE_EVERY: usize = 3;
 /// Fields of it change with each write to the disk (the kernel's
@@ -37,6 +40,8 @@ const DISK_STAT: &str = "/sys/block/vda/stat";
 #[derive(Debug, Default)]
 pub struct Cuts {
     pub count: usize,
+    /// Cuts while the newest generation was issued and did not run yet.
+    pub inside: usize,
     pub failures: Vec<String>,
     /// Cuts after which the new generation was held, and those after which
     /// its layers were missing, so that the last good one ran.
@@ -47,11 +52,11 @@ pub struct Cuts {
 }
 
 /// Installs a first generation, waits until it is good, and then cuts the
-/// power `count` times, each in the middle of an upgrade.
+/// power until it was gone `inside` times in the middle of an upgrade.
 ///
 /// # Errors
 /// What keeps it from going on; what a cut did is in the outcome.
-pub fn cuts(host: &Host, arch: Arch, count: usize, seed: u64) -> Result<Cuts> {
+pub fn cuts(host: &Host, arch: Arch, inside: usize, seed: u64) -> Result<Cuts> {
     let mut site = Site::new(host, arch, Path::new(""))?;
     let mut rig = site.boot(None, true)?;
     let mut boots = 1;
@@ -66,11 +71,13 @@ pub fn cuts(host: &Host, arch: Arch, count: usize, seed: u64) -> Result<Cuts> {
     println!("{arch}: an upgrade takes {} ms", whole.as_millis());
     let mut random = Random::new(seed);
     let mut cuts = Cuts::default();
-    for number in 1..=count {
-        // A bit longer than an upgrade: some cuts are after it.
-        let span = usize::try_from(whole.as_millis())? * 6 / 5;
+    let span = usize::try_from(whole.as_millis())?;
+    for number in 1..=inside * ATTEMPTS_PER_CUT {
+        if cuts.inside == inside {
+            break;
+        }
         let moment = Duration::from_millis(random.below(span) as u64);
-        cut(&mut site, &rig, moment)?;
+        cuts.inside += usize::from(cut(&mut site, &rig, moment)?);
         drop(rig);
         rig = site.boot(None, false)?;
         boots += 1;
@@ -87,6 +94,9 @@ pub fn cuts(host: &Host, arch: Arch, count: usize, seed: u64) -> Result<Cuts> {
         }
         rig.link(true)?;
         site.wait_running(&rig)?;
+    }
+    if cuts.inside < inside {
+        cuts.failures.push(format!("only {} cuts were in an upgrade", cuts.inside));
     }
     if let Err(error) = nothing_is_lost(&site, &rig, boots) {
         cuts.failures.push(format!("{error:#}"));
@@ -112,8 +122,9 @@ impl Cuts {
     }
 }
 
-/// Begins an upgrade, and takes the power away `moment` later.
-fn cut(site: &mut Site<'_>, rig: &Rig, moment: Duration) -> Result<()> {
+/// Begins an upgrade, and takes the power away `moment` later; whether that was
+/// in the middle of it.
+fn cut(site: &mut Site<'_>, rig: &Rig, moment: Duration) -> Result<bool> {
     let version = site.next_version()?;
     let site = &*site;
     thread::scope(|scope| {
@@ -122,8 +133,9 @@ fn cut(site: &mut Site<'_>, rig: &Rig, moment: Duration) -> Result<()> {
         rig.cut_power()?;
         rollout.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
+    let was_issued = Known::at(&site.tap.marks(), u64::MAX).issued == site.issued;
     thread::sleep(DRAIN);
-    Ok(())
+    Ok(was_issued && !site.tap.has_run(site.issued))
 }
 
 /// Waits until what the node has to tell is on its disk, and takes the power
