@@ -88,6 +88,8 @@ pub struct Node {
     pub held: Option<Held>,
     /// While layers are on their way to it.
     pub transfer: Option<Transfer>,
+    /// Written since it booted.
+    pub flash: Option<FlashUse>,
     pub pods_available: u32,
     pub pods_total: u32,
 }
@@ -104,8 +106,6 @@ pub struct NodeDetail {
     /// What the node itself says that it is.
     pub reported_architecture: Option<String>,
     pub uptime_seconds: Option<u64>,
-    /// Written since it booted.
-    pub flash: Option<FlashUse>,
     /// The last ones that the node reported; of an offline node too.
     pub pods: Vec<PodStatus>,
     /// The newest event that tells of something going wrong.

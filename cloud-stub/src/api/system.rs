@@ -14,6 +14,7 @@ use super::ApiError;
 use super::extract::json;
 use crate::cloud::Cloud;
 use crate::db::{DbError, node};
+use crate::view::Node;
 
 type Shared = State<Arc<Cloud>>;
 
@@ -39,6 +40,22 @@ pub(super) async fn health(State(cloud): Shared) -> Json<Health> {
     Json(Health { broker_connected: cloud.mqtt.is_connected(), wherry_version })
 }
 
+/// By node and purpose. It begins anew when a node boots, as counters may.
+fn flash_written(nodes: &[Node]) -> String {
+    let name = "wherry_node_flash_written_bytes_total";
+    let help = "Bytes that Wherry wrote to a node's flash since it booted.";
+    let mut text = format!("# HELP {name} {help}\n# TYPE {name} counter\n");
+    for (node, flash) in nodes.iter().filter_map(|node| Some((&node.name, node.flash?))) {
+        for (purpose, bytes) in
+            [("layers", flash.layer_bytes), ("state", flash.state_bytes), ("logs", flash.log_bytes)]
+        {
+            // Names need no escapes.
+            text += &format!("{name}{{node=\"{node}\",purpose=\"{purpose}\"}} {bytes}\n");
+        }
+    }
+    text
+}
+
 /// In Prometheus' text format, version 0.0.4.
 pub(super) async fn metrics(State(cloud): Shared) -> Result<impl IntoResponse, ApiError> {
     let Json(text) = json(&cloud, |cloud| {
@@ -62,8 +79,28 @@ pub(super) async fn metrics(State(cloud): Shared) -> Result<impl IntoResponse, A
             // Writing to a String does not fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
         }
+        text += &flash_written(&nodes);
         Ok::<_, DbError>(text)
     })
     .await?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}
+
+#[cfg(test)]
+mod tests {
+    use wherry_bundle::message::Phase;
+
+    use super::*;
+    use crate::db::node::tests::{online, with_node};
+
+    #[test]
+    fn what_nodes_wrote_is_told_by_purpose() {
+        let (_dir, db) = with_node();
+        let lines = || flash_written(&db.read(node::list).unwrap());
+        assert_eq!(lines().lines().count(), 2, "it has not said anything yet");
+        let (node, status) = ("gw-1".parse().unwrap(), online(1, Phase::Good));
+        db.write(|tx| node::set_status(tx, &node, &status, false, 1)).unwrap();
+        let line = "wherry_node_flash_written_bytes_total{node=\"gw-1\",purpose=\"layers\"} 0\n";
+        assert!(lines().contains(line), "{}", lines());
+    }
 }

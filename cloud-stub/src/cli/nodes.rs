@@ -226,7 +226,7 @@ fn detail(detail: &NodeDetail) -> String {
         ("Wherry", or_dash(&detail.wherry_version)),
         ("Kernel", or_dash(&detail.kernel)),
         ("Uptime", or_dash(&uptime)),
-        ("Written to flash", detail.flash.map_or("-".into(), flash_text)),
+        ("Written to flash", detail.node.flash.map_or("-".into(), flash_text)),
         (
             "Events",
             format!(

@@ -82,7 +82,6 @@ pub fn detail(connection: &Connection, name: &Name) -> Result<NodeDetail, DbErro
         kernel: said(|status| status.kernel.clone()),
         reported_architecture: said(|status| status.architecture.clone()),
         uptime_seconds: status.as_ref().map(|status| status.uptime_seconds),
-        flash: status.as_ref().map(|status| status.flash),
         last_error: event::last_error(connection, name)?,
         events_waiting: status.as_ref().map_or(0, |status| status.events_waiting),
         events_dropped: status.as_ref().map_or(0, |status| status.events_dropped),
@@ -238,6 +237,7 @@ impl NodeRow {
             failed: status.as_ref().and_then(|status| status.failed.clone()),
             held: status.as_ref().and_then(|status| status.held.clone()),
             transfer: status.as_ref().and_then(|status| status.transfer),
+            flash: status.as_ref().map(|status| status.flash),
             pods_available: count(pods.iter().filter(|pod| is_available(pod)).count()),
             pods_total: count(pods.len()),
         };
