@@ -80,6 +80,9 @@ fn an_update_and_a_report_travel_on_a_stick() {
     with_gateway("stick", |host, cloud, node| {
         package("1.0.0", "lion:1.0.0").roll_out(cloud, host)?;
         node.wait_running(1)?;
+        let config = cloud.json(&["node", "config", "gw-1"])?;
+        let text = config["config"].as_str().context("its configuration")?;
+        ensure!(text == cloud.cli(&["node", "config", "gw-1"])?, "{config}");
         let version = package("1.0.1", "lion:2.0.0").create(cloud, host)?;
         cloud.wait_node("the first version", |node| node["generation"] == 1)?;
         // With a farewell, so that the cloud need not wait to miss it.

@@ -9,7 +9,7 @@ use wherry_bundle::Name;
 use wherry_bundle::message::{Event, FlashUse, PodStatus};
 
 use super::client::{CliError, Client};
-use super::output::{fields, line, list, print, progress, size, table, text};
+use super::output::{fields, line, list, print, progress, size, table};
 use super::{Output, carried, time};
 use crate::api::{self, NewNodeRequest};
 use crate::clock::now_millis;
@@ -85,7 +85,10 @@ impl Node {
                 let one: NodeDetail = client.get(&format!("/v1/nodes/{name}"), &[])?;
                 print(output, &one, detail)
             }
-            Self::Config { name } => text(&client.text(&format!("/v1/nodes/{name}/config"))?),
+            Self::Config { name } => {
+                let config = client.text(&format!("/v1/nodes/{name}/config"))?;
+                print(output, &BTreeMap::from([("config", &config)]), |_| config.clone())
+            }
             Self::ImportStatus { file } => carried::import_status(client, &file, output),
             Self::Remove { name } => client.delete(&format!("/v1/nodes/{name}"), &[]),
         }
