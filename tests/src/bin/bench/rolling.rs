@@ -54,6 +54,8 @@ pub fn measure() -> Result<Value> {
     Ok(json!({
         "program": named,
         "rounds": ROUNDS,
+        "median_ms": start.p50,
+        "p95_ms": start.p95,
         "start_ms": start.json(),
         "whole_ms": whole.json(),
     }))
