@@ -10,9 +10,9 @@ pub fn boot_millis() -> u64 {
     // that the launcher runs on.
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
-    #[allow(clippy::unnecessary_fallible_conversions)] // 32 bits on some targets
-    let part = |value| u64::try_from(value).unwrap_or(0);
-    part(now.tv_sec()) * 1000 + part(now.tv_nsec()) / 1_000_000
+    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec()).unwrap_or(0);
+    seconds * 1000 + nanos / 1_000_000
 }
 
 #[cfg(test)]

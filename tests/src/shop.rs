@@ -112,7 +112,7 @@ spec:
             - containerPort: 8000
               hostPort: {WEB_PORT}
 {probe}          resources:
-            limits: {{ cpu: 500m, memory: 64Mi }}
+            limits: {{ cpu: 500m, memory: 48Mi }}
           volumeMounts:
             - name: nginx
               mountPath: /etc/nginx

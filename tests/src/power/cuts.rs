@@ -12,7 +12,7 @@ use wherry_bundle::message::{Event, EventKind};
 use wherry_rig::replay::Random;
 use wherry_rig::{Arch, Rig};
 
-use super::machine::{OnMachine, PODS, Site, log};
+use super::machine::{KINDS_OF_VERSION, OnMachine, PODS, Site, log};
 use super::marks::{Known, Mark};
 use super::queue::{Ask, settled};
 use crate::host::Host;
@@ -27,8 +27,8 @@ const DRAIN: Duration = Duration::from_millis(300);
 /// A generation is good after a minute.
 const GOOD_PATIENCE: Duration = Duration::from_secs(150);
 const GOOD_POLL: Duration = Duration::from_secs(2);
-/// Some of the moments are before the node hears of a version, or after it said
-/// that it runs: those cuts are checked too, and do not count.
+/// Some of the moments are after the node said that it runs: those cuts are
+/// checked too, and do not count.
 const ATTEMPTS_PER_CUT: usize = 2;
 /// After each of so many cuts there is another one, before the cloud is back.
 const OFFLINE_EVERY: usize = 3;
@@ -67,17 +67,23 @@ pub fn cuts(host: &Host, arch: Arch, inside: usize, seed: u64) -> Result<Cuts> {
     })?;
     let start = Instant::now();
     site.upgrade(&rig)?;
-    let whole = start.elapsed();
-    println!("{arch}: an upgrade takes {} ms", whole.as_millis());
+    let whole = usize::try_from(start.elapsed().as_millis())?;
+    println!("{arch}: an upgrade takes {whole} ms");
     let mut random = Random::new(seed);
     let mut cuts = Cuts::default();
-    let span = usize::try_from(whole.as_millis())?;
+    let mut spans = [whole; KINDS_OF_VERSION];
     for number in 1..=inside * ATTEMPTS_PER_CUT {
         if cuts.inside == inside {
             break;
         }
-        let moment = Duration::from_millis(random.below(span) as u64);
-        cuts.inside += usize::from(cut(&mut site, &rig, moment)?);
+        let span = &mut spans[usize::try_from(site.issued)? % KINDS_OF_VERSION];
+        let after = random.below(*span);
+        let moment = Duration::from_millis(after as u64);
+        if cut(&mut site, &rig, moment)? {
+            cuts.inside += 1;
+        } else {
+            *span = after.max(1);
+        }
         drop(rig);
         rig = site.boot(None, false)?;
         boots += 1;
@@ -122,20 +128,23 @@ impl Cuts {
     }
 }
 
-/// Begins an upgrade, and takes the power away `moment` later; whether that was
-/// in the middle of it.
+/// Begins an upgrade, and takes the power away `moment` after it went to the
+/// node; whether that was in the middle of it.
 fn cut(site: &mut Site<'_>, rig: &Rig, moment: Duration) -> Result<bool> {
     let version = site.next_version()?;
     let site = &*site;
     thread::scope(|scope| {
         let rollout = scope.spawn(|| start_rollout(&site.cloud, &version));
+        wait_for("the bundle on its way", PATIENCE, || {
+            let issued = Known::at(&site.tap.marks(), u64::MAX).issued;
+            Ok((issued == site.issued).then_some(()))
+        })?;
         thread::sleep(moment);
         rig.cut_power()?;
         rollout.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    let was_issued = Known::at(&site.tap.marks(), u64::MAX).issued == site.issued;
     thread::sleep(DRAIN);
-    Ok(was_issued && !site.tap.has_run(site.issued))
+    Ok(!site.tap.has_run(site.issued))
 }
 
 /// Waits until what the node has to tell is on its disk, and takes the power

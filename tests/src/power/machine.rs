@@ -26,6 +26,8 @@ use crate::templates::{EVERYWHERE, env, lion};
 pub const DATA: &str = "wherry";
 /// Pods of each version that must run.
 pub const PODS: usize = 2;
+/// Versions take turns, and upgrades to them not the same time.
+pub const KINDS_OF_VERSION: usize = 3;
 const DISK_MIB: u64 = 64;
 /// For anything on an emulated machine beside a busy core.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -101,7 +103,7 @@ impl<'a> Site<'a> {
         let web =
             lion("web", &format!("replicas: {PODS}"), "", &env(&[EVERYWHERE, ("TEXT", &text)]));
         let mut components = vec![Component::new("web", image, web)];
-        match number % 3 {
+        match number % KINDS_OF_VERSION as u64 {
             0 => components.push(Component::new("extra", "nginx:1.22", EXTRA)),
             2 => components.push(Component::new("extra", "mosquitto:2.0", EXTRA)),
             _ => {}
