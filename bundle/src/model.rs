@@ -188,10 +188,40 @@ pub struct Resources {
     pub memory_bytes: Option<u64>,
 }
 
-/// A folder of files from a config map or a secret.
+/// What containers of a pod may mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     pub name: Name,
+    pub source: VolumeSource,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VolumeSource {
+    Config(ConfigVolume),
+    HostPath(HostPath),
+}
+
+/// A file or folder of the gateway's own, below a path that the node's
+/// configuration allows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPath {
+    /// Absolute and plain; no part of it may be a symlink.
+    pub path: String,
+    pub kind: HostPathKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostPathKind {
+    /// Whatever is there.
+    Any,
+    Directory,
+    /// Made if it is not there, for the user of the container that mounts it.
+    DirectoryOrCreate,
+}
+
+/// A folder of files from a config map or a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigVolume {
     /// The name of a [`Config`] of the same bundle.
     pub config: ConfigRef,
     /// Which files, and under which relative path; all of them under their
@@ -337,7 +367,12 @@ impl Bundle {
             feed(postcard::to_stdvec(&self.image(&container.image).map(|i| &i.layers)));
         }
         for volume in &deployment.pod.volumes {
-            feed(postcard::to_stdvec(&self.config(&volume.config)));
+            match &volume.source {
+                VolumeSource::Config(source) => {
+                    feed(postcard::to_stdvec(&self.config(&source.config)));
+                }
+                VolumeSource::HostPath(_) => {}
+            }
         }
         Digest(hasher.finalize().into())
     }
@@ -448,6 +483,17 @@ impl Deployment {
 }
 
 impl Volume {
+    fn validate(&self, at: &str, bundle: &Bundle) -> Result<(), InvalidBundle> {
+        match &self.source {
+            VolumeSource::Config(source) => source.validate(at, bundle),
+            VolumeSource::HostPath(HostPath { path, .. }) => check(is_host_path(path), at, || {
+                format!("`{path}` is not a plain absolute path outside /proc")
+            }),
+        }
+    }
+}
+
+impl ConfigVolume {
     fn validate(&self, at: &str, bundle: &Bundle) -> Result<(), InvalidBundle> {
         let Some(config) = bundle.config(&self.config) else {
             let what = format!("there is no {:?} `{}`", self.config.kind, self.config.name);
@@ -562,6 +608,12 @@ pub fn is_relative_path(path: &str) -> bool {
 pub fn is_container_path(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
     rest.is_empty() || (is_relative_path(rest) && rest.split('/').next() != Some("proc"))
+}
+
+/// What a pod may mount of the host: as [`is_container_path`], and not `/`.
+#[must_use]
+pub fn is_host_path(path: &str) -> bool {
+    is_container_path(path) && path != "/"
 }
 
 fn words<'a>(

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use wherry_bundle::Digest;
 use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
-use wherry_bundle::model::{Deployment, Layer, Protocol, RestartPolicy, Strategy, User};
+use wherry_bundle::model::{
+    Deployment, HostPath, HostPathKind, Layer, Protocol, RestartPolicy, Strategy, User,
+    VolumeSource,
+};
 use wherry_cloud::image::ImageInfo;
 use wherry_cloud::template::place::Treatment;
 use wherry_cloud::template::shapes;
@@ -89,6 +92,8 @@ spec:
             defaultMode: 0600
         - name: keys
           secret: { secretName: keys }
+        - name: line
+          hostPath: { path: /run/line, type: DirectoryOrCreate }
 ---
 apiVersion: v1
 kind: Secret
@@ -174,8 +179,11 @@ fn a_realistic_package_becomes_what_it_says() {
     assert_eq!(nginx.resources.memory_bytes, Some(64 << 20));
     assert_eq!((nginx.user.uid, nginx.stop_signal), (7, 3));
     assert_eq!(nginx.mounts[1].sub_path.as_deref(), Some("key.pem"));
-    assert_eq!(web.pod.volumes[0].mode, 0o600);
-    assert_eq!(web.pod.volumes[0].items["lion.properties"], "a/b.properties");
+    let VolumeSource::Config(lion) = &web.pod.volumes[0].source else { panic!("{web:?}") };
+    assert_eq!(lion.mode, 0o600);
+    assert_eq!(lion.items["lion.properties"], "a/b.properties");
+    let line = HostPath { path: "/run/line".into(), kind: HostPathKind::DirectoryOrCreate };
+    assert_eq!(web.pod.volumes[2].source, VolumeSource::HostPath(line));
     let secret = compiled.configs.iter().find(|c| c.key.name.as_str() == "keys").unwrap();
     assert_eq!(secret.files["key.pem"], b"secret");
     assert_eq!(secret.files["plain"], b"text");
@@ -318,7 +326,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
             "kind: Service",
             "web.yaml:53: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
         ),
-        ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:56: data.key.pem: must be base64"),
+        ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
         (
             "rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }",
             "rollingUpdate: { maxUnavailable: 0%, maxSurge: 0 }",
@@ -345,6 +353,16 @@ fn every_mistake_is_told_with_file_line_and_path() {
             "web.yaml:48: spec.template.spec.volumes[0].configMap.items[1]: two files at `a`",
         ),
         (
+            "path: /run/line",
+            "path: /run/../etc",
+            "web.yaml:53: spec.template.spec.volumes[2].hostPath.path: must be a plain absolute path outside /proc",
+        ),
+        (
+            "type: DirectoryOrCreate",
+            "type: Socket",
+            "web.yaml:53: spec.template.spec.volumes[2].hostPath.type: must be Directory, DirectoryOrCreate or empty",
+        ),
+        (
             "path: a/b.properties }]",
             "path: ../b }]",
             "web.yaml:48: spec.template.spec.volumes[0].configMap.items[0].path: must be a plain relative path",
@@ -352,7 +370,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "kind: Secret\nmetadata: { name: keys }\ndata: { key.pem: c2VjcmV0 }\nstringData: { plain: text }\n",
             "kind: ConfigMap\nmetadata: { name: keys }\ndata: { a: b }\nbinaryData: { a: YQ== }\n",
-            "web.yaml:56: data.a: is in binaryData too",
+            "web.yaml:58: data.a: is in binaryData too",
         ),
         (
             "  name: web\n",
@@ -523,7 +541,7 @@ fn pods_are_replaced_one_at_a_time_unless_the_template_says_otherwise() {
 
 /// Honoured fields, each with a change that has to change the result, or, for
 /// those that hold others together, to be noticed as a mistake.
-const HONOURED: [(&str, &str, &str); 58] = [
+const HONOURED: [(&str, &str, &str); 61] = [
     ("Deployment.apiVersion", "apiVersion: apps/v1", "apiVersion: v1"),
     ("Deployment.kind", "kind: Deployment", "kind: ReplicaSet"),
     ("Deployment.metadata", "metadata:\n  name: web\n  labels: { tier: front }\n", ""),
@@ -613,6 +631,9 @@ const HONOURED: [(&str, &str, &str); 58] = [
     ("KeyToPath.key", "key: lion.properties", "key: wolf.properties"),
     ("KeyToPath.path", "path: a/b.properties", "path: b.properties"),
     ("ConfigMapVolumeSource.defaultMode", "defaultMode: 0600", "defaultMode: 0640"),
+    ("Volume.hostPath", "hostPath: { path: /run/line,", "secret: { path: /run/line,"),
+    ("HostPathVolumeSource.path", "path: /run/line", "path: /run/other"),
+    ("HostPathVolumeSource.type", "type: DirectoryOrCreate", "type: Directory"),
     ("Volume.secret", "secret: { secretName: keys }", "configMap: { name: lion }"),
 ];
 

@@ -63,6 +63,7 @@ fn serve(
             subnet_prefix: 24,
             dns: vec!["10.9.8.7".parse()?],
         },
+        host_paths: vec![PathBuf::from(run).with_file_name("shared")],
         supervisor,
     };
     println!("ended: {:?}", launcher::run(config)?);

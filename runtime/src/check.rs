@@ -2,9 +2,10 @@
 //! before: it may be wrong, or no longer itself. Pure.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use wherry_bundle::limits::CONTAINERS_MAX;
-use wherry_bundle::model::{is_container_path, is_relative_path};
+use wherry_bundle::model::{is_container_path, is_host_path, is_relative_path};
 
 use crate::oci::CAPABILITIES_KNOWN;
 use crate::proto::{ContainerSpec, PodSpec, ProbeCheck, Words, split_words};
@@ -27,9 +28,11 @@ pub fn pod(spec: &PodSpec) -> Result<(), Refused> {
     require(names.len() == spec.containers.len(), at, "has two containers of one name")
 }
 
+/// `host_paths`: what may be mounted of the host, with all that is below.
+///
 /// # Errors
 /// The first thing wrong.
-pub fn container(spec: &ContainerSpec) -> Result<(), Refused> {
+pub fn container(spec: &ContainerSpec, host_paths: &[PathBuf]) -> Result<(), Refused> {
     let at = || format!("container {}", spec.name);
     let args = words(&spec.args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
     require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")?;
@@ -51,6 +54,16 @@ pub fn container(spec: &ContainerSpec) -> Result<(), Refused> {
         let at = || format!("container {}, mount at `{}`", spec.name, mount.destination);
         require(is_relative_path(&mount.source), at, "its source is not a plain relative path")?;
         let plain = is_container_path(&mount.destination) && mount.destination.as_str() != "/";
+        require(plain, at, "not a plain absolute path outside /proc")?;
+    }
+    for mount in &spec.host_mounts {
+        let at = || format!("container {}, mount at `{}`", spec.name, mount.destination);
+        let plain = is_host_path(&mount.path);
+        require(plain, at, "its source is not a plain absolute path outside /proc")?;
+        let path = Path::new(mount.path.as_str());
+        let allowed = host_paths.iter().any(|prefix| path.starts_with(prefix));
+        require(allowed, at, "its source is not below one of `[volumes] host_paths`")?;
+        let plain = is_host_path(&mount.destination);
         require(plain, at, "not a plain absolute path outside /proc")?;
     }
     Ok(())
@@ -92,15 +105,18 @@ fn refused(at: String, what: &'static str) -> Refused {
 
 #[cfg(test)]
 mod tests {
+    use wherry_bundle::model::HostPathKind;
+
     use super::*;
-    use crate::proto::{MountSpec, join_words};
+    use crate::proto::{HostMountSpec, MountSpec, join_words};
     use crate::samples;
 
     #[track_caller]
     fn check(change: impl Fn(&mut ContainerSpec), expected: Option<&str>) {
         let mut spec = samples::container();
         change(&mut spec);
-        let found = container(&spec).err().map(|refused| refused.what);
+        let allowed = ["/run/line".into()];
+        let found = container(&spec, &allowed).err().map(|refused| refused.what);
         assert_eq!(found, expected);
     }
 
@@ -145,6 +161,34 @@ mod tests {
         let destination = "not a plain absolute path outside /proc";
         for path in ["/", "data", "/proc/sys", "/a/..", "/a/./b"] {
             check(|spec| spec.mounts.push(mount("v", path)).unwrap(), Some(destination));
+        }
+    }
+
+    #[test]
+    fn of_the_host_only_what_is_allowed_is_mounted() {
+        let host = |path: &str, destination: &str| HostMountSpec {
+            path: path.try_into().unwrap(),
+            kind: HostPathKind::DirectoryOrCreate,
+            destination: destination.try_into().unwrap(),
+            read_only: false,
+        };
+        for path in ["/run/line", "/run/line/a/b"] {
+            check(|spec| spec.host_mounts.push(host(path, "/line")).unwrap(), None);
+        }
+        let plain = "its source is not a plain absolute path outside /proc";
+        for path in ["", "/", "run/line", "/run/line/../x", "/run//line", "/proc/1"] {
+            check(|spec| spec.host_mounts.push(host(path, "/line")).unwrap(), Some(plain));
+        }
+        let below = "its source is not below one of `[volumes] host_paths`";
+        for path in ["/run", "/run/lines", "/etc", "/run/wherry"] {
+            check(|spec| spec.host_mounts.push(host(path, "/line")).unwrap(), Some(below));
+        }
+        let destination = "not a plain absolute path outside /proc";
+        for path in ["/", "line", "/proc/sys", "/a/.."] {
+            check(
+                |spec| spec.host_mounts.push(host("/run/line", path)).unwrap(),
+                Some(destination),
+            );
         }
     }
 

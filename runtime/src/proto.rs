@@ -16,7 +16,7 @@ use wherry_bundle::limits::{
     TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{Protocol, RestartPolicy};
+use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::text::BoundedText;
@@ -156,12 +156,23 @@ pub struct ContainerSpec {
     pub layers: Vec<Digest, LAYERS_MAX>,
     pub mounts: Vec<MountSpec, VOLUMES_MAX>,
     pub stop_signal: u8,
+    pub host_mounts: Vec<HostMountSpec, VOLUMES_MAX>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
     /// Below the volumes' folder of the run folder.
     pub source: PathText,
+    pub destination: PathText,
+    pub read_only: bool,
+}
+
+/// Something of the host's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostMountSpec {
+    /// Below a path that the launcher was told to allow.
+    pub path: PathText,
+    pub kind: HostPathKind,
     pub destination: PathText,
     pub read_only: bool,
 }

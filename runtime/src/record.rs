@@ -32,6 +32,11 @@ pub enum RecordError {
 pub trait Record: Serialize + DeserializeOwned {
     /// Changes whenever the postcard form of this type does.
     const SCHEMA: u8;
+
+    /// What a record of an older schema is today; others as they are.
+    fn modern(bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
 }
 
 /// `pod.bin`; the last file of a pod to be written, so that a pod without it
@@ -42,7 +47,16 @@ impl Record for PodSpec {
 
 /// `spec.bin`.
 impl Record for ContainerSpec {
-    const SCHEMA: u8 = 1;
+    const SCHEMA: u8 = 2;
+
+    /// Schema 1 ended before the list of the host's mounts.
+    fn modern(mut bytes: Vec<u8>) -> Vec<u8> {
+        if let Some(schema @ 1) = bytes.first_mut() {
+            *schema = Self::SCHEMA;
+            bytes.push(0);
+        }
+        bytes
+    }
 }
 
 /// `state.bin`; missing for a container that was never started. Millis are
@@ -99,7 +113,7 @@ pub fn read<R: Record>(path: &Path) -> Result<Option<R>, RecordError> {
             }
         }
     }
-    let bytes = fs::read(path).map_err(io)?;
+    let bytes = R::modern(fs::read(path).map_err(io)?);
     wire::decode(R::SCHEMA, &bytes).map(Some).map_err(contents)
 }
 
@@ -129,6 +143,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_container_of_an_older_launcher_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spec.bin");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/container_1.hex");
+        let hex = fs::read_to_string(golden).unwrap();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..hex.trim().len()).step_by(2).map(byte).collect();
+        fs::write(&path, bytes).unwrap();
+        let mut known = samples::container();
+        known.host_mounts.clear();
+        assert_eq!(read(&path).unwrap(), Some(known));
+    }
+
     #[track_caller]
     fn golden(file: &str, bytes: &[u8]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
@@ -149,7 +177,7 @@ mod tests {
         bytes[0] += 1;
         fs::write(&path, &bytes).unwrap();
         let error = read::<ContainerSpec>(&path).unwrap_err().to_string();
-        assert!(error.contains("schema 2 is not known here"), "{error}");
+        assert!(error.contains("schema 3 is not known here"), "{error}");
         bytes[0] -= 1;
         bytes.pop();
         fs::write(&path, &bytes).unwrap();

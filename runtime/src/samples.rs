@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::model::{HostPathKind, RestartPolicy};
 use wherry_bundle::{Digest, Generation, Name};
 
-use crate::proto::{ContainerSpec, MountSpec, PodSpec, join_words};
+use crate::proto::{ContainerSpec, HostMountSpec, MountSpec, PodSpec, join_words};
 
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -52,5 +52,13 @@ pub fn container() -> ContainerSpec {
         .into_iter()
         .collect(),
         stop_signal: 3,
+        host_mounts: [HostMountSpec {
+            path: "/run/line".try_into().unwrap(),
+            kind: HostPathKind::DirectoryOrCreate,
+            destination: "/line".try_into().unwrap(),
+            read_only: false,
+        }]
+        .into_iter()
+        .collect(),
     }
 }

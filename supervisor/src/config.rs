@@ -42,6 +42,9 @@ const TRANSFER_RATE_MIN: u64 = 1024;
 const TRUSTED_KEYS_MAX: usize = 8;
 /// Update windows, and files that hold: a page of them nobody understands.
 const UPDATE_ENTRIES_MAX: usize = 16;
+/// Places that pods share with programs of the site: a page of them nobody
+/// understands.
+const HOST_PATHS_MAX: usize = 16;
 /// `IFNAMSIZ` of the kernel, less the NUL.
 const BRIDGE_BYTES_MAX: usize = 15;
 
@@ -67,6 +70,8 @@ pub struct Config {
     /// What the limits of all pods together may be, of the machine's memory.
     pub memory_percent_max: u32,
     pub update: Update,
+    /// What pods may mount of the host: these, and what is below.
+    pub host_paths: Vec<PathBuf>,
     /// For `wherry init` only.
     pub init: InitConfig,
 }
@@ -240,6 +245,8 @@ struct File {
     preflight: PreflightTable,
     #[serde(default)]
     update: UpdateTable,
+    #[serde(default)]
+    volumes: VolumesTable,
     init: Option<init::InitTable>,
 }
 
@@ -281,6 +288,13 @@ struct UpdateTable {
     hold_files: Vec<PathBuf>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumesTable {
+    #[serde(default)]
+    host_paths: Vec<PathBuf>,
+}
+
 type Wrong = (&'static str, String);
 
 impl File {
@@ -302,6 +316,7 @@ impl File {
             let what = format!("use {LOG_FILE_BYTES_MIN} to {LOG_FILE_BYTES_MAX} bytes");
             return Err(("logs.file_bytes_max", what));
         }
+        let host_paths = self.volumes.check(&data, &run)?;
         Ok(Config {
             node,
             trusted_keys: trusted_keys(&self.trusted_keys)?,
@@ -321,6 +336,7 @@ impl File {
             layers: self.layers.check()?,
             memory_percent_max: self.preflight.check()?,
             update: self.update.check()?,
+            host_paths,
             init,
         })
     }
@@ -368,6 +384,24 @@ impl UpdateTable {
             zone: zone.map_err(|what| ("update.time_zone", what))?,
             hold_files: self.hold_files.into_iter().map(file).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl VolumesTable {
+    fn check(self, data: &Path, run: &Path) -> Result<Vec<PathBuf>, Wrong> {
+        const KEY: &str = "volumes.host_paths";
+        if self.host_paths.len() > HOST_PATHS_MAX {
+            return Err((KEY, format!("at most {HOST_PATHS_MAX} are of use")));
+        }
+        let check = |path| {
+            let path = folder(KEY, Some(path), "")?;
+            let own = [data, run, Path::new("/proc"), Path::new("/sys"), Path::new("/dev")];
+            match own.iter().find(|own| path.starts_with(own) || own.starts_with(&path)) {
+                Some(own) => Err((KEY, format!("`{}` is not for pods", own.display()))),
+                None => Ok(path),
+            }
+        };
+        self.host_paths.into_iter().map(check).collect()
     }
 }
 
@@ -468,7 +502,8 @@ mod tests {
             [update]\nwindows = [\"daily 02:00-04:00\"]\ntime_zone = \"EST5\"\n\
             hold_files = [\"/run/app/busy\"]\n\
             [layers]\ncheck_bytes_per_second = 0\ncheck_days = 2\nfree_bytes_min = 5\n\
-            [preflight]\nmemory_percent_max = 150\n";
+            [preflight]\nmemory_percent_max = 150\n\
+            [volumes]\nhost_paths = [\"/run/app\"]\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -484,6 +519,7 @@ mod tests {
         assert_eq!(config.update.windows, ["daily 02:00-04:00".parse().unwrap()]);
         assert_eq!(config.update.zone, "EST5".parse().unwrap());
         assert_eq!(config.update.hold_files, [PathBuf::from("/run/app/busy")]);
+        assert_eq!(config.host_paths, [PathBuf::from("/run/app")]);
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
     }
 
@@ -545,6 +581,10 @@ mod tests {
             (file(good, "[update]\nwindows = [\"often\"]"), "update.windows"),
             (file(good, "[update]\ntime_zone = \"Europe/Berlin\""), "update.time_zone"),
             (file(good, "[update]\nhold_files = [\"x\"]"), "update.hold_files"),
+            (file(good, "[volumes]\nhost_paths = [\"x\"]"), "volumes.host_paths"),
+            (file(good, "[volumes]\nhost_paths = [\"/\"]"), "volumes.host_paths"),
+            (file(good, "[volumes]\nhost_paths = [\"/dev/shm\"]"), "volumes.host_paths"),
+            (file(good, "[volumes]\nhost_paths = [\"/run\"]"), "volumes.host_paths"),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(&format!("key `{key}`")), "{key}: {error}");

@@ -38,6 +38,7 @@ pub fn serve(words: &[String]) -> Result<()> {
             subnet_prefix: 16,
             dns: Vec::new(),
         },
+        host_paths: Vec::new(),
         supervisor: Supervisor::Attached(crate::sys::inherited_fd()?),
     })?;
     Ok(())
@@ -194,6 +195,7 @@ fn stamp(name: &Name, layer: Digest) -> Result<ContainerSpec> {
         memory_bytes: Some(64 << 20),
         layers: [layer].into_iter().collect(),
         mounts: heapless::Vec::new(),
+        host_mounts: heapless::Vec::new(),
         stop_signal: 15,
     })
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Bundle, Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate,
-    Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, HostPath,
+    HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources, RestartPolicy,
+    Strategy, User, VersionRef, Volume, VolumeSource,
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
@@ -30,12 +31,24 @@ pub fn bundle() -> Bundle {
     let mut web =
         deployment("web", &image, 2, Strategy::RollingUpdate { max_unavailable: 0, max_surge: 1 });
     web.after = BTreeSet::from([name("db")]);
-    web.pod.volumes = vec![Volume {
-        name: name("conf"),
-        config: config.key.clone(),
-        items: BTreeMap::from([("lion.properties".to_owned(), "app/lion.properties".to_owned())]),
-        mode: 0o644,
-    }];
+    let items = [("lion.properties".to_owned(), "app/lion.properties".to_owned())];
+    web.pod.volumes = vec![
+        Volume {
+            name: name("conf"),
+            source: VolumeSource::Config(ConfigVolume {
+                config: config.key.clone(),
+                items: BTreeMap::from(items),
+                mode: 0o644,
+            }),
+        },
+        Volume {
+            name: name("line"),
+            source: VolumeSource::HostPath(HostPath {
+                path: "/run/line".into(),
+                kind: HostPathKind::DirectoryOrCreate,
+            }),
+        },
+    ];
     web.pod.containers[0].mounts = vec![Mount {
         volume: name("conf"),
         path: "/etc/lion".into(),

@@ -222,8 +222,11 @@ pub const VOLUME_MOUNT: Shape = Shape {
 
 pub const VOLUME: Shape = Shape {
     kind: "Volume",
-    fields: &[honoured("name"), honoured("configMap"), honoured("secret")],
+    fields: &[honoured("name"), honoured("configMap"), honoured("secret"), honoured("hostPath")],
 };
+
+pub const HOST_PATH_SOURCE: Shape =
+    Shape { kind: "HostPathVolumeSource", fields: &[honoured("path"), honoured("type")] };
 
 pub const CONFIG_MAP_SOURCE: Shape = Shape {
     kind: "ConfigMapVolumeSource",

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::limits::{DEPLOYMENT_NAME_BYTES_MAX, GRACE_SECONDS_MAX, PODS_MAX};
 use wherry_bundle::model::{
-    ConfigKind, ConfigRef, Deployment, Image, PodTemplate, RestartPolicy, Strategy, Volume,
+    ConfigKind, ConfigRef, ConfigVolume, Deployment, HostPath, HostPathKind, Image, PodTemplate,
+    RestartPolicy, Strategy, Volume, VolumeSource, is_host_path,
 };
 use wherry_bundle::{Digest, Name};
 
@@ -235,18 +236,25 @@ fn pod_template(
 fn volume(place: &Place<'_>) -> Option<Volume> {
     let object = place.object(&shapes::VOLUME)?;
     let name = object.require("name").and_then(|place| place.name());
-    let (kind, source, key) = match (object.get("configMap"), object.get("secret")) {
-        (Some(source), None) => {
-            (ConfigKind::ConfigMap, source.object(&shapes::CONFIG_MAP_SOURCE)?, "name")
+    let source = match (object.get("configMap"), object.get("secret"), object.get("hostPath")) {
+        (Some(source), None, None) => {
+            let object = source.object(&shapes::CONFIG_MAP_SOURCE)?;
+            config_volume(&object, ConfigKind::ConfigMap, "name").map(VolumeSource::Config)
         }
-        (None, Some(source)) => {
-            (ConfigKind::Secret, source.object(&shapes::SECRET_SOURCE)?, "secretName")
+        (None, Some(source), None) => {
+            let object = source.object(&shapes::SECRET_SOURCE)?;
+            config_volume(&object, ConfigKind::Secret, "secretName").map(VolumeSource::Config)
         }
-        (None, None) | (Some(_), Some(_)) => {
-            place.problem("must have one of configMap and secret");
-            return None;
+        (None, None, Some(source)) => host_path(&source).map(VolumeSource::HostPath),
+        (_, _, _) => {
+            place.problem("must have one of configMap, secret and hostPath");
+            None
         }
     };
+    Some(Volume { name: name?, source: source? })
+}
+
+fn config_volume(source: &Object<'_>, kind: ConfigKind, key: &str) -> Option<ConfigVolume> {
     let config = source.require(key).and_then(|place| place.name());
     let mode = source.get("defaultMode").map_or(Some(FILE_MODE), |place| place.int(0, 0o777));
     let mut items = BTreeMap::new();
@@ -262,5 +270,29 @@ fn volume(place: &Place<'_>) -> Option<Volume> {
             place.problem(format!("the key `{key}` is there twice"));
         }
     }
-    Some(Volume { name: name?, config: ConfigRef { kind, name: config? }, items, mode: mode? })
+    Some(ConfigVolume { config: ConfigRef { kind, name: config? }, items, mode: mode? })
+}
+
+/// Whether a node allows it is known there only.
+fn host_path(place: &Place<'_>) -> Option<HostPath> {
+    let object = place.object(&shapes::HOST_PATH_SOURCE)?;
+    let place = object.require("path")?;
+    let path = place.text().filter(|path| {
+        let is_plain = is_host_path(path);
+        if !is_plain {
+            place.problem("must be a plain absolute path outside /proc");
+        }
+        is_plain
+    });
+    let kind =
+        object.get("type").map_or(Some(HostPathKind::Any), |place| match place.text()?.as_str() {
+            "" => Some(HostPathKind::Any),
+            "Directory" => Some(HostPathKind::Directory),
+            "DirectoryOrCreate" => Some(HostPathKind::DirectoryOrCreate),
+            _ => {
+                place.problem("must be Directory, DirectoryOrCreate or empty");
+                None
+            }
+        });
+    Some(HostPath { path: path?, kind: kind? })
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::model::{
-    Bundle, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef, Volume,
+    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Deployment, Image, VersionRef,
+    VolumeSource,
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
@@ -141,7 +142,12 @@ fn check_sub_paths(bundle: &Bundle, problems: &Problems) {
             for mount in &container.mounts {
                 let Some(wanted) = &mount.sub_path else { continue };
                 let volume = deployment.pod.volumes.iter().find(|v| v.name == mount.volume);
-                let files = volume.map(|volume| files_of(bundle, volume)).unwrap_or_default();
+                let files = match volume.map(|volume| &volume.source) {
+                    Some(VolumeSource::Config(source)) => files_of(bundle, source),
+                    // What a node has there only it knows.
+                    Some(VolumeSource::HostPath(_)) => continue,
+                    None => Vec::new(),
+                };
                 if !files.contains(&wanted.as_str()) {
                     let at = format!(
                         "deployments.{}.containers.{}.mounts",
@@ -155,7 +161,7 @@ fn check_sub_paths(bundle: &Bundle, problems: &Problems) {
     }
 }
 
-fn files_of<'a>(bundle: &'a Bundle, volume: &'a Volume) -> Vec<&'a str> {
+fn files_of<'a>(bundle: &'a Bundle, volume: &'a ConfigVolume) -> Vec<&'a str> {
     if volume.items.is_empty() {
         let config = bundle.config(&volume.config);
         config.iter().flat_map(|config| config.files.keys()).map(String::as_str).collect()

@@ -15,6 +15,8 @@ pub struct LauncherConfig {
     /// Below the cgroup file systems' roots.
     pub cgroup_prefix: String,
     pub network: NetworkSettings,
+    /// What pods may mount of the host: these, and what is below.
+    pub host_paths: Vec<PathBuf>,
     pub supervisor: Supervisor,
 }
 

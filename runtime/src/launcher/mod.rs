@@ -98,6 +98,7 @@ struct Launcher {
     layers: Layers,
     tree: Tree,
     network: PodNetwork,
+    host_paths: Vec<PathBuf>,
     link: Link,
     notifier: Notifier,
     signals: SignalFd,

@@ -49,6 +49,7 @@ impl Launcher {
             layers,
             tree,
             network,
+            host_paths: config.host_paths,
             link: Link::new(config.supervisor),
             notifier: Notifier::from_environment(),
             signals: signals()?,

@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::MsFlags;
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{Gid, Uid};
+use wherry_bundle::model::HostPathKind;
 
 use super::{Mount, RootFsError, Source};
 use crate::sys;
@@ -43,9 +45,53 @@ pub fn fill(rootfs: &Path, volumes: &Path, mounts: &[Mount]) -> Result<(), RootF
                     .map_err(|source| RootFsError::Volume { path: path.clone(), source })?;
                 bind(root.as_fd(), &source, mount)?;
             }
+            Source::Host { path, kind, owner } => {
+                let source = of_host(Path::new(path), *kind, *owner)
+                    .map_err(|source| RootFsError::Host { path: path.clone(), source })?;
+                bind(root.as_fd(), &source, mount)?;
+            }
         }
     }
     Ok(())
+}
+
+/// A file or folder of the host, reached without any symlink: what pods can
+/// write to must not lead elsewhere. A folder that may be made belongs to
+/// `owner`, user and group; its parents to root.
+fn of_host(path: &Path, kind: HostPathKind, owner: (u32, u32)) -> io::Result<OwnedFd> {
+    let root = open(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let path = path.strip_prefix("/").map_err(|_| Errno::EINVAL)?;
+    let flags = match kind {
+        HostPathKind::Any => OFlag::O_PATH,
+        HostPathKind::Directory | HostPathKind::DirectoryOrCreate => {
+            OFlag::O_PATH | OFlag::O_DIRECTORY
+        }
+    };
+    match sys::open_beneath(root.as_fd(), path, flags) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && kind == HostPathKind::DirectoryOrCreate => {}
+        opened => return opened,
+    }
+    let (mut parent, mut reached) = (root.try_clone()?, PathBuf::new());
+    for part in path.iter() {
+        reached.push(part);
+        let open = |flags| sys::open_beneath(root.as_fd(), &reached, flags | OFlag::O_DIRECTORY);
+        parent = match open(OFlag::O_PATH) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                mkdirat(Some(parent.as_raw_fd()), part, Mode::from_bits_truncate(0o755))?;
+                if reached == path {
+                    // fchown(2) takes no O_PATH.
+                    let made = open(OFlag::O_RDONLY)?;
+                    let (user, group) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+                    nix::unistd::fchown(made.as_raw_fd(), Some(user), Some(group))?;
+                }
+                open(OFlag::O_PATH)?
+            }
+            opened => opened?,
+        };
+    }
+    Ok(parent)
 }
 
 /// Makes the folder `path` of the container, with its parents, if it is not
@@ -83,7 +129,7 @@ fn do_mount(
 ) -> Result<(), RootFsError> {
     let kind = match mount.source {
         Source::Kernel { kind, .. } => Some(kind),
-        Source::Pod(_) | Source::Volume(_) => None,
+        Source::Pod(_) | Source::Volume(_) | Source::Host { .. } => None,
     };
     let result = nix::mount::mount(source, path_of(target).as_str(), kind, flags, options);
     inside(mount, result.map_err(io::Error::from))
@@ -178,6 +224,36 @@ mod tests {
         assert!(ensure_folder(root.path(), "/escape/e").is_err());
         assert!(ensure_folder(root.path(), "/file/e").is_err());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn no_symlink_leads_out_of_what_a_pod_may_have_of_the_host() {
+        use std::os::unix::fs::MetadataExt;
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // The machine's own folder for such things may be behind a symlink.
+        let [line, outside] = [&folder, &outside].map(|dir| fs::canonicalize(dir.path()).unwrap());
+        symlink(&outside, line.join("out")).unwrap();
+        symlink("here", line.join("near")).unwrap();
+        fs::create_dir(line.join("here")).unwrap();
+        fs::write(line.join("file"), "").unwrap();
+        let all = [HostPathKind::Any, HostPathKind::Directory, HostPathKind::DirectoryOrCreate];
+        let find = |path: &str, kind| of_host(&line.join(path), kind, (1_000, 1_001));
+        for kind in all {
+            assert!(find("here", kind).is_ok(), "{kind:?}");
+            for path in ["out", "out/new", "near", "near/new"] {
+                assert!(find(path, kind).is_err(), "{path}: {kind:?}");
+            }
+            assert_eq!(find("file", kind).is_ok(), kind == HostPathKind::Any);
+            assert_eq!(find("new/deep", kind).is_ok(), kind == HostPathKind::DirectoryOrCreate);
+        }
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        if nix::unistd::geteuid().is_root() {
+            let owner = |path: &str| {
+                let meta = fs::metadata(line.join(path)).unwrap();
+                (meta.uid(), meta.gid())
+            };
+            assert_eq!((owner("new"), owner("new/deep")), ((0, 0), (1_000, 1_001)));
+        }
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub enum RootFsError {
     Inside { path: String, source: io::Error },
     #[error("volume {path}: {source} (it has to be below the volumes' folder, without symlinks)")]
     Volume { path: String, source: io::Error },
+    #[error(
+        "host path {path}: {source} (it has to be there unless its type is DirectoryOrCreate, and \
+         no part of it may be a symlink)"
+    )]
+    Host { path: String, source: io::Error },
     #[error(transparent)]
     Mount(#[from] MountError),
 }

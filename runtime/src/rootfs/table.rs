@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 
 use nix::mount::MsFlags;
+use wherry_bundle::model::HostPathKind;
 
 use crate::folders::PodFolder;
-use crate::proto::{ContainerSpec, MountSpec};
+use crate::proto::ContainerSpec;
 
 /// Size of a container's `/dev`: device nodes, no data.
 const DEV: &str = "mode=755,size=64k";
@@ -31,6 +32,8 @@ pub enum Source {
     Pod(PathBuf),
     /// Relative to the volumes' folder, which the supervisor writes to.
     Volume(String),
+    /// Of the host; made for this user and group if it may be.
+    Host { path: String, kind: HostPathKind, owner: (u32, u32) },
 }
 
 /// All mounts of a container that was checked by [`crate::check`].
@@ -59,13 +62,27 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
         bind("/etc/resolv.conf", pod.resolv_conf(), read_only),
         bind("/etc/hostname", pod.hostname(), read_only),
     ];
-    let mut volumes: Vec<&MountSpec> = container.mounts.iter().collect();
-    volumes.sort_by_key(|mount| mount.destination.matches('/').count());
-    all.extend(volumes.into_iter().map(|mount| Mount {
+    let flags = |is_read_only| if is_read_only { read_only } else { quiet };
+    let mut volumes: Vec<Mount> = container
+        .mounts
+        .iter()
+        .map(|mount| Mount {
+            target: mount.destination.to_string(),
+            source: Source::Volume(mount.source.to_string()),
+            flags: flags(mount.read_only),
+        })
+        .collect();
+    volumes.extend(container.host_mounts.iter().map(|mount| Mount {
         target: mount.destination.to_string(),
-        source: Source::Volume(mount.source.to_string()),
-        flags: if mount.read_only { read_only } else { quiet },
+        source: Source::Host {
+            path: mount.path.to_string(),
+            kind: mount.kind,
+            owner: (container.uid, container.gid),
+        },
+        flags: flags(mount.read_only),
     }));
+    volumes.sort_by_key(|mount| mount.target.matches('/').count());
+    all.extend(volumes);
     all
 }
 
@@ -87,6 +104,7 @@ mod tests {
                     Source::Kernel { kind, options } => format!("{kind}({options})"),
                     Source::Pod(path) => path.display().to_string(),
                     Source::Volume(path) => format!("volume {path}"),
+                    Source::Host { path, .. } => format!("host {path}"),
                 };
                 let names: Vec<String> =
                     mount.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
@@ -108,6 +126,7 @@ mod tests {
                 format!("/etc/hosts = {pod}/hosts: {read_only}"),
                 format!("/etc/resolv.conf = {pod}/resolv.conf: {read_only}"),
                 format!("/etc/hostname = {pod}/hostname: {read_only}"),
+                "/line = host /run/line: ms_nosuid ms_nodev ms_noexec".to_owned(),
                 "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev ms_noexec".to_owned(),
                 format!("/etc/lion/deep = volume abcd/deep: {read_only}"),
             ]

@@ -412,6 +412,7 @@ pub fn script(container: &str, text: &str) -> ContainerSpec {
         memory_bytes: Some(64 << 20),
         layers: [LAYERS.base, LAYERS.top].into_iter().collect(),
         mounts: heapless::Vec::new(),
+        host_mounts: heapless::Vec::new(),
         stop_signal: 15,
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::SyncSender;
 
 use wherry_bundle::message::{NodeStatus, PodStatus};
-use wherry_bundle::model::{ConfigKind, Container, Deployment};
+use wherry_bundle::model::{ConfigKind, Container, Deployment, VolumeSource};
 use wherry_bundle::{Bundle, Name};
 use wherry_core::Observed;
 use wherry_runtime::proto::Usage;
@@ -147,11 +147,13 @@ fn containers(bundle: &Bundle, deployment: &Deployment) -> Vec<ContainerDescript
 fn mounts(deployment: &Deployment, container: &Container) -> Vec<MountDescription> {
     let describe = |mount: &wherry_bundle::model::Mount| {
         let volume = deployment.pod.volumes.iter().find(|volume| volume.name == mount.volume)?;
-        let kind = match volume.config.kind {
-            ConfigKind::ConfigMap => "config map",
-            ConfigKind::Secret => "secret",
+        let source = match &volume.source {
+            VolumeSource::Config(source) => match source.config.kind {
+                ConfigKind::ConfigMap => format!("config map {}", source.config.name),
+                ConfigKind::Secret => format!("secret {}", source.config.name),
+            },
+            VolumeSource::HostPath(source) => format!("host path {}", source.path),
         };
-        let source = format!("{kind} {}", volume.config.name);
         Some(MountDescription { path: mount.path.clone(), source })
     };
     container.mounts.iter().filter_map(describe).collect()

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate, Port,
-    Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+    Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+    VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -55,9 +56,11 @@ pub fn layer(text: &[u8]) -> Layer {
 fn deployment(map: &ConfigRef, secret: &ConfigRef) -> Deployment {
     let volume = |volume: &str, config: &ConfigRef, items: &[(&str, &str)], mode| Volume {
         name: name(volume),
-        config: config.clone(),
-        items: items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
-        mode,
+        source: VolumeSource::Config(ConfigVolume {
+            config: config.clone(),
+            items: items.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+            mode,
+        }),
     };
     Deployment {
         name: name("web"),

@@ -3,11 +3,15 @@
 //! Never here: files, addresses being chosen.
 
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use heapless::Vec as Bounded;
-use wherry_bundle::model::{CAPABILITIES, Container, Deployment, Mount};
+use wherry_bundle::limits::VOLUMES_MAX;
+use wherry_bundle::model::{
+    CAPABILITIES, Container, Deployment, HostPath, PodTemplate, VolumeSource,
+};
 use wherry_bundle::{Bundle, Digest, Name};
-use wherry_runtime::proto::{ContainerSpec, MountSpec, PathText, PodSpec, join_words};
+use wherry_runtime::proto::{ContainerSpec, MountSource, MountSpec, PathText, PodSpec, join_words};
 
 /// Why a pod cannot be asked for. A bundle's checks leave few ways.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +49,7 @@ impl PodOrder {
         let containers = template
             .containers
             .iter()
-            .map(|container| container_spec(bundle, container, name, &hash))
+            .map(|container| container_spec(bundle, template, container, name, &hash))
             .collect::<Result<Vec<_>, _>>()?;
         let names = bounded(template.containers.iter().map(|container| container.name.clone()));
         Ok(Self {
@@ -73,6 +77,7 @@ pub fn volumes_folder(hash: &Digest) -> String {
 
 fn container_spec(
     bundle: &Bundle,
+    template: &PodTemplate,
     container: &Container,
     pod: &Name,
     hash: &Digest,
@@ -86,8 +91,8 @@ fn container_spec(
     let env = env.iter().map(String::as_str);
     let args = container.args.iter().map(String::as_str);
     let layers = image.layers.iter().map(|layer| layer.digest);
-    let mounts: Option<Vec<MountSpec>> =
-        container.mounts.iter().map(|mount| mount_spec(mount, hash)).collect();
+    let (mounts, host_mounts) =
+        mount_specs(container, template, hash).ok_or_else(too_large("the list of mounts"))?;
     Ok(ContainerSpec {
         name: container.name.clone(),
         args: join_words(args).ok_or_else(too_large("the command line"))?,
@@ -101,21 +106,57 @@ fn container_spec(
         cpu_millis: container.resources.cpu_millis,
         memory_bytes: container.resources.memory_bytes,
         layers: bounded(layers).ok_or_else(too_large("the list of layers"))?,
-        mounts: mounts.and_then(bounded).ok_or_else(too_large("the list of mounts"))?,
+        mounts,
         stop_signal: container.stop_signal,
+        host_mounts,
     })
 }
 
-fn mount_spec(mount: &Mount, hash: &Digest) -> Option<MountSpec> {
-    let mut source = format!("{}/{}", volumes_folder(hash), mount.volume);
-    if let Some(sub_path) = &mount.sub_path {
-        source.push('/');
-        source.push_str(sub_path);
+type Mounts = (Bounded<MountSpec, VOLUMES_MAX>, Bounded<HostMountSpec, VOLUMES_MAX>);
+
+/// Of the pod's own files, and of the host; `None` if they do not fit.
+fn mount_specs(container: &Container, template: &PodTemplate, hash: &Digest) -> Option<Mounts> {
+    let mut mounts = Mounts::default();
+    for mount in &container.mounts {
+        let volume = template.volumes.iter().find(|volume| volume.name == mount.volume)?;
+        let below = |mut path: String| {
+            if let Some(sub_path) = &mount.sub_path {
+                path.push('/');
+                path.push_str(sub_path);
+            }
+            path_text(&path)
+        };
+        let (destination, read_only) = (path_text(&mount.path)?, mount.read_only);
+        match &volume.source {
+            VolumeSource::Config(_) => {
+                let source = below(format!("{}/{}", volumes_folder(hash), mount.volume))?;
+                mounts.0.push(MountSpec { source, destination, read_only }).ok()?;
+            }
+            VolumeSource::HostPath(HostPath { path, kind }) => {
+                let (path, kind) = (below(path.clone())?, *kind);
+                mounts.1.push(HostMountSpec { path, kind, destination, read_only }).ok()?;
+            }
+        }
     }
-    Some(MountSpec {
-        source: path_text(&source)?,
-        destination: path_text(&mount.path)?,
-        read_only: mount.read_only,
+    Some(mounts)
+}
+
+/// The first host path that `bundle` asks for and `allowed` does not have, for
+/// people.
+#[must_use]
+pub fn not_allowed(bundle: &Bundle, allowed: &[PathBuf]) -> Option<String> {
+    bundle.deployments.iter().find_map(|deployment| {
+        deployment.pod.volumes.iter().find_map(|volume| {
+            let VolumeSource::HostPath(HostPath { path, .. }) = &volume.source else { return None };
+            let is_allowed = allowed.iter().any(|prefix| Path::new(path).starts_with(prefix));
+            (!is_allowed).then(|| {
+                format!(
+                    "deployment {}, volume {}: the host path `{path}` is not below one of \
+                     `[volumes] host_paths` in the node's configuration",
+                    deployment.name, volume.name
+                )
+            })
+        })
     })
 }
 
@@ -156,6 +197,7 @@ fn path_text(path: &str) -> Option<PathText> {
 
 #[cfg(test)]
 mod tests {
+    use wherry_bundle::model::{HostPathKind, Mount, Volume};
     use wherry_runtime::packet;
     use wherry_runtime::proto::{Packet, Request, split_words};
 
@@ -165,6 +207,34 @@ mod tests {
     fn order(bundle: &Bundle) -> PodOrder {
         let address = Some(Ipv4Addr::new(10, 87, 0, 2));
         PodOrder::new(bundle, &bundle.deployments[0], &sample::name("web-1"), address).unwrap()
+    }
+
+    #[test]
+    fn of_the_host_a_pod_gets_what_the_node_allows() {
+        let mut bundle = sample::bundle();
+        assert_eq!(not_allowed(&bundle, &[]), None);
+        let pod = &mut bundle.deployments[0].pod;
+        let (path, kind) = ("/run/line".to_owned(), HostPathKind::Directory);
+        let source = VolumeSource::HostPath(HostPath { path, kind });
+        pod.volumes.push(Volume { name: sample::name("line"), source });
+        let mount = Mount {
+            volume: sample::name("line"),
+            path: "/line".into(),
+            sub_path: Some("one".into()),
+            read_only: false,
+        };
+        pod.containers[0].mounts.push(mount);
+        for allowed in ["/run/line", "/run"] {
+            assert_eq!(not_allowed(&bundle, &["/srv".into(), allowed.into()]), None);
+        }
+        for allowed in ["/run/line/one", "/run/li", "/srv"] {
+            let reason = not_allowed(&bundle, &[allowed.into()]).unwrap();
+            assert!(reason.contains("volume line: the host path `/run/line`"), "{reason}");
+        }
+        let mounts = &order(&bundle).containers[0].host_mounts;
+        let mounts: Vec<_> =
+            mounts.iter().map(|m| (m.path.as_str(), m.kind, m.destination.as_str())).collect();
+        assert_eq!(mounts, [("/run/line/one", kind, "/line")]);
     }
 
     #[test]
@@ -198,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_largest_valid_container_fits_in_a_packet() {
-        use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX};
+        use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, WORDS_BYTES_MAX};
         let mut bundle = sample::bundle();
         bundle.images[0].layers = vec![sample::layer(b"x"); LAYERS_MAX];
         bundle.chunk_lists = [sample::cut(b"x")].into();

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use wherry_bundle::model::{Deployment, Volume};
+use wherry_bundle::model::{ConfigVolume, Deployment, VolumeSource};
 use wherry_bundle::{Bundle, Digest};
 
 use super::spec::volumes_folder;
@@ -48,7 +48,12 @@ pub fn write(root: &Path, bundle: &Bundle, deployment: &Deployment) -> Result<()
     remove(&unfinished)?;
     make_folder(&unfinished, FOLDER_MODE)?;
     for volume in &deployment.pod.volumes {
-        write_volume(&unfinished.join(volume.name.as_str()), bundle, volume)?;
+        match &volume.source {
+            VolumeSource::Config(source) => {
+                write_volume(&unfinished.join(volume.name.as_str()), bundle, source)?;
+            }
+            VolumeSource::HostPath(_) => {}
+        }
     }
     fs::rename(&unfinished, &folder).map_err(error("rename", &unfinished))
 }
@@ -72,7 +77,7 @@ pub fn prune(root: &Path, used: &BTreeSet<Digest>) -> Result<(), VolumeError> {
     Ok(())
 }
 
-fn write_volume(folder: &Path, bundle: &Bundle, volume: &Volume) -> Result<(), VolumeError> {
+fn write_volume(folder: &Path, bundle: &Bundle, volume: &ConfigVolume) -> Result<(), VolumeError> {
     make_folder(folder, FOLDER_MODE)?;
     let Some(config) = bundle.config(&volume.config) else { return Ok(()) };
     for (file, bytes) in &config.files {

@@ -17,8 +17,9 @@ use wherry::store::Store;
 use wherry_bundle::envelope;
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Config, ConfigKind, ConfigRef, Container, Deployment, Image, Layer, Mount, PodTemplate, Port,
-    Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+    Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
+    VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -398,9 +399,11 @@ pub fn deployment(
             containers: shells.iter().map(|(text, script)| container(text, script)).collect(),
             volumes: vec![Volume {
                 name: name("greeting"),
-                config: greeting(),
-                items: BTreeMap::new(),
-                mode: 0o444,
+                source: VolumeSource::Config(ConfigVolume {
+                    config: greeting(),
+                    items: BTreeMap::new(),
+                    mode: 0o444,
+                }),
             }],
         },
     }

@@ -8,7 +8,9 @@ use serde_json::Value;
 use wherry_bundle::Bundle;
 use wherry_bundle::health::{Check, PreStop, Probe, UpgradePolicy};
 use wherry_bundle::message::{Cause, Exit, Failed, Phase};
-use wherry_bundle::model::{Deployment, Layer};
+use wherry_bundle::model::{
+    Deployment, HostPath, HostPathKind, Layer, Mount, Volume, VolumeSource,
+};
 
 use crate::cloud::Cloud;
 use crate::rig::{Rig, bundle, deployment, name, sealed};
@@ -351,4 +353,55 @@ fn one_that_keeps_the_machine_from_staying_up_is_left() {
     let failed: Failed = serde_json::from_value(rig.json(&["status"])["failed"].clone()).unwrap();
     assert_eq!(failed.cause, Cause::BootLoop { boots: 3 });
     assert!(pods(&rig, "web").iter().all(|pod| pod["generation"] == 1));
+}
+
+#[test]
+fn an_application_holds_by_a_file_in_a_folder_that_it_shares() {
+    let mut rig = Rig::new("shared");
+    let layer = rig.layer();
+    let cloud = Cloud::start(&rig);
+    let line = rig.config().with_file_name("line");
+    let tables = format!(
+        "[update]\nhold_files = [\"{0}/busy\"]\n[volumes]\nhost_paths = [\"{0}\"]\n",
+        line.display()
+    );
+    rig.configure(&tables);
+    rig.start();
+    let shares = |path: &std::path::Path, script: &str| {
+        let mut web = deployment("web", 1, &[], &[("main", script)]);
+        let path = path.to_str().unwrap().to_owned();
+        web.pod.volumes.push(Volume {
+            name: name("line"),
+            source: VolumeSource::HostPath(HostPath {
+                path,
+                kind: HostPathKind::DirectoryOrCreate,
+            }),
+        });
+        let (volume, path) = (name("line"), "/line".to_owned());
+        web.pod.containers[0].mounts.push(Mount { volume, path, sub_path: None, read_only: false });
+        web
+    };
+    let works = "echo bottling > /line/busy; while [ ! -e /line/full ]; do sleep 0.1; done; \
+        /bin/busybox rm /line/busy; exec sleep 1000000";
+    cloud.desire(sealed(&quick(1, layer, vec![shares(&line, works)])));
+    cloud.event("generation 1 is good");
+    rig.wait("the lock file", |_| line.join("busy").exists());
+
+    cloud.desire(sealed(&quick(2, layer, vec![shares(&line, "exec sleep 2000000")])));
+    cloud.event(&format!("generation 2 is held: {}/busy (bottling)", line.display()));
+    assert!(is_held(&rig, 2));
+    std::fs::write(line.join("full"), "").unwrap();
+    wait_good(&mut rig, 2);
+
+    // What the node's configuration does not allow is refused before anything
+    // changes.
+    let elsewhere = line.with_file_name("elsewhere");
+    cloud.desire(sealed(&quick(3, layer, vec![shares(&elsewhere, "exec sleep 3000000")])));
+    let text = "volume line: the host path";
+    cloud.event(text);
+    let refused = rig.json(&["status"])["refused"].clone();
+    assert_eq!(refused["generation"], 3);
+    assert!(refused["reason"].as_str().unwrap().contains(text), "{refused}");
+    assert!(!elsewhere.exists());
+    wait_good(&mut rig, 2);
 }
