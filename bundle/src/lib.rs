@@ -18,6 +18,8 @@ pub mod message;
 pub mod model;
 pub mod topic;
 pub mod wire;
+pub mod word;
 
 pub use id::{BuildVersion, Digest, Generation, InvalidName, Name};
 pub use model::Bundle;
+pub use word::{Fact, Word};

@@ -47,6 +47,8 @@ pub const WORDS_MAX: usize = 256;
 pub const WORDS_BYTES_MAX: usize = 16 * 1024;
 /// Volumes of one pod, and mounts of one container.
 pub const VOLUMES_MAX: usize = 32;
+/// Bytes of one volume in memory.
+pub const EMPTY_DIR_BYTES_MAX: u64 = 1 << 30;
 /// Ports of one container.
 pub const PORTS_MAX: usize = 32;
 /// Length of a path in a container.

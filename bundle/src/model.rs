@@ -11,10 +11,11 @@ use sha2::{Digest as _, Sha256};
 use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
     CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX,
-    DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX,
+    DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX,
     PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX,
     WORDS_BYTES_MAX, WORDS_MAX,
 };
+use crate::word::{Fact, Word};
 use crate::{BuildVersion, Digest, Generation, Name};
 
 /// What one node has to run. Immutable; a newer generation replaces it whole.
@@ -77,8 +78,12 @@ pub struct PodTemplate {
     pub restart_policy: RestartPolicy,
     /// Between SIGTERM and SIGKILL.
     pub termination_grace_seconds: u32,
+    /// In the order in which they start: those that go before the others
+    /// first ([`Role`]).
     pub containers: Vec<Container>,
     pub volumes: Vec<Volume>,
+    /// Of the volumes that are made for the pod.
+    pub fs_group: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,12 +96,13 @@ pub enum RestartPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     pub name: Name,
+    pub role: Role,
     /// An [`Image`] of the same bundle.
     pub image: Digest,
     /// The whole command line; never empty.
-    pub args: Vec<String>,
+    pub args: Vec<Word>,
     /// In order; a later variable of the same name wins.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, Word)>,
     /// Absolute, not below `/proc`.
     pub working_dir: String,
     pub user: User,
@@ -110,6 +116,21 @@ pub struct Container {
     pub stop_signal: u8,
     pub probes: Probes,
     pub pre_stop: Option<PreStop>,
+    /// Of its image it can change nothing; `/tmp` is its own.
+    pub read_only_root: bool,
+}
+
+/// What a container is to its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Starts once every one before it, that is no main one itself, is done or
+    /// ready.
+    Main,
+    /// Ends by itself, before what follows begins (`initContainers`).
+    Init,
+    /// As a main one, but ready before what follows begins (an init container
+    /// with `restartPolicy: Always`).
+    Sidecar,
 }
 
 /// Linux' capabilities, each at its number (`linux/capability.h`).
@@ -199,6 +220,9 @@ pub struct Volume {
 pub enum VolumeSource {
     Config(ConfigVolume),
     HostPath(HostPath),
+    /// A folder in memory that the pod's containers share, empty at first and
+    /// gone with the pod. What is in it counts as memory of who wrote it.
+    EmptyDir { bytes_max: u64 },
 }
 
 /// A file or folder of the gateway's own, below a path that the node's
@@ -371,7 +395,7 @@ impl Bundle {
                 VolumeSource::Config(source) => {
                     feed(postcard::to_stdvec(&self.config(&source.config)));
                 }
-                VolumeSource::HostPath(_) => {}
+                VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. } => {}
             }
         }
         Digest(hasher.finalize().into())
@@ -430,6 +454,25 @@ impl Bundle {
     }
 }
 
+impl PodTemplate {
+    /// The most that the limits of its containers come to at one time; one
+    /// that has none counts as 0. An init container is alone with the sidecars
+    /// before it.
+    #[must_use]
+    pub fn memory_bytes_max(&self) -> u64 {
+        let (mut run_on, mut most) = (0_u64, 0_u64);
+        for container in &self.containers {
+            let bytes = container.resources.memory_bytes.unwrap_or_default();
+            let together = run_on.saturating_add(bytes);
+            if container.role != Role::Init {
+                run_on = together;
+            }
+            most = most.max(together);
+        }
+        most
+    }
+}
+
 impl Deployment {
     /// Pods that may exist at once: replicas and surge.
     #[must_use]
@@ -461,6 +504,12 @@ impl Deployment {
         at_most(&format!("{at}.containers"), pod.containers.len(), CONTAINERS_MAX)?;
         check(!pod.containers.is_empty(), &at, || "has no container".into())?;
         unique(&format!("{at}.containers"), pod.containers.iter().map(|c| &c.name))?;
+        let is_main = |container: &Container| container.role == Role::Main;
+        let ordered = pod.containers.is_sorted_by_key(is_main);
+        let has_main = pod.containers.iter().any(is_main);
+        check(ordered && has_main, &format!("{at}.containers"), || {
+            "must end with the main ones, one at least".into()
+        })?;
         at_most(&format!("{at}.volumes"), pod.volumes.len(), VOLUMES_MAX)?;
         unique(&format!("{at}.volumes"), pod.volumes.iter().map(|v| &v.name))?;
         let grace = pod.termination_grace_seconds as usize;
@@ -489,6 +538,11 @@ impl Volume {
             VolumeSource::HostPath(HostPath { path, .. }) => check(is_host_path(path), at, || {
                 format!("`{path}` is not a plain absolute path outside /proc")
             }),
+            VolumeSource::EmptyDir { bytes_max } => {
+                check((1..=EMPTY_DIR_BYTES_MAX).contains(bytes_max), at, || {
+                    format!("{bytes_max} bytes, where 1 to {EMPTY_DIR_BYTES_MAX} are allowed")
+                })
+            }
         }
     }
 }
@@ -513,9 +567,12 @@ impl ConfigVolume {
 impl Container {
     fn validate(&self, at: &str, pod: &PodTemplate) -> Result<(), InvalidBundle> {
         check(!self.args.is_empty(), &format!("{at}.args"), || "is empty".into())?;
-        let env = self.env.iter().flat_map(|(name, value)| [name, value]);
-        words(&format!("{at}.args"), self.args.iter())?;
-        words(&format!("{at}.env"), env)?;
+        check(self.args.len().max(self.env.len()) <= WORDS_MAX, at, || {
+            format!("has more than {WORDS_MAX} words or variables")
+        })?;
+        long_words(&format!("{at}.args"), self.args.iter().map(|word| ("", word)))?;
+        let env = self.env.iter().map(|(name, value)| (name.as_str(), value));
+        long_words(&format!("{at}.env"), env)?;
         for (name, _) in &self.env {
             check(!name.is_empty() && !name.contains('='), &format!("{at}.env"), || {
                 format!("`{name}` is not a variable name")
@@ -532,6 +589,12 @@ impl Container {
         for port in &self.ports {
             check(port.container_port > 0 && port.host_port != Some(0), at, || {
                 "a port must be 1 to 65535".into()
+            })?;
+        }
+        if pod.host_network {
+            let mut all = self.args.iter().chain(self.env.iter().map(|(_, value)| value));
+            check(all.all(|word| !word.has(Fact::PodAddress)), at, || {
+                "on the host's network a pod has no address of its own".into()
             })?;
         }
         for name in &self.capabilities {
@@ -623,6 +686,19 @@ fn words<'a>(
     at_most(at, words.clone().count(), WORDS_MAX)?;
     at_most(&format!("{at} (bytes)"), words.clone().map(String::len).sum(), WORDS_BYTES_MAX)?;
     check(words.clone().all(|word| !word.contains('\0')), at, || "contains a NUL character".into())
+}
+
+/// Words, each with what stands before it.
+fn long_words<'a>(
+    at: &str,
+    words: impl Iterator<Item = (&'a str, &'a Word)> + Clone,
+) -> Result<(), InvalidBundle> {
+    let bytes = words.clone().map(|(before, word)| before.len() + word.bytes_max()).sum();
+    at_most(&format!("{at} (bytes)"), bytes, WORDS_BYTES_MAX)?;
+    let is_clean = |(before, word): (&str, &Word)| {
+        !before.contains('\0') && word.texts().all(|text| !text.contains('\0'))
+    };
+    check(words.clone().all(is_clean), at, || "contains a NUL character".into())
 }
 
 fn unique<T: Ord + core::fmt::Debug>(

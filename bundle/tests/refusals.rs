@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use wherry_bundle::envelope::{self, EnvelopeError};
 use wherry_bundle::health::{Check, PreStop, Probe};
 use wherry_bundle::model::Container;
-use wherry_bundle::model::Strategy;
+use wherry_bundle::model::{Strategy, VolumeSource};
 use wherry_bundle::{Bundle, Digest};
 
 fn key(seed: u8) -> SigningKey {
@@ -94,7 +94,7 @@ fn refused(change: impl FnOnce(&mut Bundle), why: &str) {
 #[test]
 fn invalid_contents_are_refused_with_the_place() {
     let path = |bundle: &mut Bundle, path: &str| {
-        bundle.deployments[1].pod.containers[0].mounts[0].path = path.into();
+        bundle.deployments[1].pod.containers[2].mounts[0].path = path.into();
     };
     for bad in ["etc", "/", "/proc/sys", "/a/../b", "/a//b"] {
         refused(|b| path(b, bad), "deployments.web.containers.main");
@@ -115,15 +115,22 @@ fn invalid_contents_are_refused_with_the_place() {
     refused(|b| b.configs.clear(), "no ConfigMap `lion`");
     refused(|b| b.deployments[0].pod.containers.clear(), "has no container");
     refused(|b| b.deployments[0].pod.containers[0].args.clear(), "args: is empty");
+    refused(|b| b.deployments[1].pod.containers.swap(0, 2), "must end with the main ones");
+    refused(|b| drop(b.deployments[1].pod.containers.pop()), "must end with the main ones");
+    refused(|b| b.deployments[1].pod.host_network = true, "has no address of its own");
+    refused(
+        |b| b.deployments[1].pod.volumes[2].source = VolumeSource::EmptyDir { bytes_max: 0 },
+        "0 bytes, where 1 to 1073741824 are allowed",
+    );
     refused(|b| b.deployments[0].replicas = 1_000, "at most 128");
     refused(|b| b.deployments[0].pod.containers[0].working_dir = "/proc/self".into(), "workingDir");
-    refused(|b| b.deployments[0].pod.containers[0].args[0].push('\0'), "NUL");
+    refused(|b| b.deployments[0].pod.containers[0].args[0] = "\0".into(), "NUL");
     refused(|b| b.deployments[0].pod.containers[0].stop_signal = 65, "stop signal");
     refused(|b| b.deployments[0].after = [sample::name("web")].into(), "form a circle: db, web");
     refused(
         |b| {
             b.deployments[0].pod.containers[0].ports =
-                b.deployments[1].pod.containers[0].ports.clone()
+                b.deployments[1].pod.containers[2].ports.clone()
         },
         "host port 8080 is published twice",
     );
@@ -157,7 +164,7 @@ fn invalid_probes_are_refused_with_the_place() {
         (|c| c.pre_stop = Some(PreStop::Sleep { seconds: 31 }), "preStop: must not be longer"),
     ];
     for (change, why) in cases {
-        refused(|b| change(&mut b.deployments[1].pod.containers[0]), why);
+        refused(|b| change(&mut b.deployments[1].pod.containers[2]), why);
     }
     refused(|b| b.upgrade.boots_max = 1_001, "upgrade.boots");
     refused(|b| b.upgrade.stable_seconds = u32::MAX, "upgrade.stable");
@@ -189,7 +196,7 @@ fn a_pod_hash_changes_with_what_the_pod_is_made_of_only() {
     assert!(same(&|b| b.deployments[1].replicas = 5));
     assert!(same(&|b| b.versions[0].description = "other".into()));
     assert!(same(&|b| b.deployments[1].after.clear()));
-    assert!(!same(&|b| b.deployments[1].pod.containers[0].args.push("-v".into())));
+    assert!(!same(&|b| b.deployments[1].pod.containers[2].args.push("-v".into())));
     assert!(!same(&|b| b.images[0].layers[0].digest = Digest::of(b"other")));
     assert!(!same(&|b| {
         b.configs[0].files.insert("lion.properties".into(), b"mane=short\n".to_vec());

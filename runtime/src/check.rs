@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wherry_bundle::limits::CONTAINERS_MAX;
+use wherry_bundle::limits::{CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
 use wherry_bundle::model::{is_container_path, is_host_path, is_relative_path};
 
 use crate::oci::CAPABILITIES_KNOWN;
-use crate::proto::{ContainerSpec, PodSpec, ProbeCheck, Words, split_words};
+use crate::proto::{ContainerSpec, MountSource, PodSpec, ProbeCheck, Words, split_words};
 
 /// A request that no well-behaved supervisor makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,10 +22,15 @@ pub struct Refused {
 /// The first thing wrong.
 pub fn pod(spec: &PodSpec) -> Result<(), Refused> {
     let at = || format!("pod {}", spec.name);
-    let names: BTreeSet<_> = spec.containers.iter().collect();
+    let names: BTreeSet<_> = spec.containers.iter().map(|(name, _)| name).collect();
     require(!names.is_empty(), at, "has no container")?;
     require(spec.containers.len() <= CONTAINERS_MAX, at, "has too many containers")?;
-    require(names.len() == spec.containers.len(), at, "has two containers of one name")
+    require(names.len() == spec.containers.len(), at, "has two containers of one name")?;
+    let volumes: BTreeSet<_> = spec.empty_dirs.iter().map(|dir| &dir.volume).collect();
+    require(volumes.len() == spec.empty_dirs.len(), at, "has two volumes of one name")?;
+    let sizes = spec.empty_dirs.iter().map(|dir| dir.bytes_max);
+    let fits = sizes.into_iter().all(|bytes| (1..=EMPTY_DIR_BYTES_MAX).contains(&bytes));
+    require(fits, at, "has a volume of no size, or of too much")
 }
 
 /// `host_paths`: what may be mounted of the host, with all that is below.
@@ -52,18 +57,23 @@ pub fn container(spec: &ContainerSpec, host_paths: &[PathBuf]) -> Result<(), Ref
     require(layers.len() == spec.layers.len(), at, "its image has a layer twice")?;
     for mount in &spec.mounts {
         let at = || format!("container {}, mount at `{}`", spec.name, mount.destination);
-        require(is_relative_path(&mount.source), at, "its source is not a plain relative path")?;
+        match &mount.source {
+            MountSource::Files(path) => {
+                require(is_relative_path(path), at, "its source is not a plain relative path")?;
+            }
+            MountSource::Host { path, .. } => {
+                let plain = is_host_path(path);
+                require(plain, at, "its source is not a plain absolute path outside /proc")?;
+                let path = Path::new(path.as_str());
+                let allowed = host_paths.iter().any(|prefix| path.starts_with(prefix));
+                require(allowed, at, "its source is not below one of `[volumes] host_paths`")?;
+            }
+            MountSource::Empty { volume: _, sub_path } => {
+                let plain = sub_path.as_ref().is_none_or(|path| is_relative_path(path));
+                require(plain, at, "its source is not a plain relative path")?;
+            }
+        }
         let plain = is_container_path(&mount.destination) && mount.destination.as_str() != "/";
-        require(plain, at, "not a plain absolute path outside /proc")?;
-    }
-    for mount in &spec.host_mounts {
-        let at = || format!("container {}, mount at `{}`", spec.name, mount.destination);
-        let plain = is_host_path(&mount.path);
-        require(plain, at, "its source is not a plain absolute path outside /proc")?;
-        let path = Path::new(mount.path.as_str());
-        let allowed = host_paths.iter().any(|prefix| path.starts_with(prefix));
-        require(allowed, at, "its source is not below one of `[volumes] host_paths`")?;
-        let plain = is_host_path(&mount.destination);
         require(plain, at, "not a plain absolute path outside /proc")?;
     }
     Ok(())
@@ -108,7 +118,7 @@ mod tests {
     use wherry_bundle::model::HostPathKind;
 
     use super::*;
-    use crate::proto::{HostMountSpec, MountSpec, join_words};
+    use crate::proto::{MountSpec, join_words};
     use crate::samples;
 
     #[track_caller]
@@ -150,7 +160,7 @@ mod tests {
     #[test]
     fn hostile_mounts_are_refused() {
         let mount = |source: &str, destination: &str| MountSpec {
-            source: source.try_into().unwrap(),
+            source: MountSource::Files(source.try_into().unwrap()),
             destination: destination.try_into().unwrap(),
             read_only: true,
         };
@@ -166,30 +176,55 @@ mod tests {
 
     #[test]
     fn of_the_host_only_what_is_allowed_is_mounted() {
-        let host = |path: &str, destination: &str| HostMountSpec {
-            path: path.try_into().unwrap(),
-            kind: HostPathKind::DirectoryOrCreate,
+        let host = |path: &str, destination: &str| MountSpec {
+            source: MountSource::Host {
+                path: path.try_into().unwrap(),
+                kind: HostPathKind::DirectoryOrCreate,
+            },
             destination: destination.try_into().unwrap(),
             read_only: false,
         };
         for path in ["/run/line", "/run/line/a/b"] {
-            check(|spec| spec.host_mounts.push(host(path, "/line")).unwrap(), None);
+            check(|spec| spec.mounts.push(host(path, "/line")).unwrap(), None);
         }
         let plain = "its source is not a plain absolute path outside /proc";
         for path in ["", "/", "run/line", "/run/line/../x", "/run//line", "/proc/1"] {
-            check(|spec| spec.host_mounts.push(host(path, "/line")).unwrap(), Some(plain));
+            check(|spec| spec.mounts.push(host(path, "/line")).unwrap(), Some(plain));
         }
         let below = "its source is not below one of `[volumes] host_paths`";
         for path in ["/run", "/run/lines", "/etc", "/run/wherry"] {
-            check(|spec| spec.host_mounts.push(host(path, "/line")).unwrap(), Some(below));
+            check(|spec| spec.mounts.push(host(path, "/line")).unwrap(), Some(below));
         }
         let destination = "not a plain absolute path outside /proc";
         for path in ["/", "line", "/proc/sys", "/a/.."] {
-            check(
-                |spec| spec.host_mounts.push(host("/run/line", path)).unwrap(),
-                Some(destination),
-            );
+            check(|spec| spec.mounts.push(host("/run/line", path)).unwrap(), Some(destination));
         }
+    }
+
+    #[test]
+    fn what_is_in_memory_is_named_plainly_and_has_a_size() {
+        let empty = |sub_path: &str| MountSpec {
+            source: MountSource::Empty {
+                volume: samples::name("run"),
+                sub_path: Some(sub_path.try_into().unwrap()),
+            },
+            destination: "/data".try_into().unwrap(),
+            read_only: false,
+        };
+        check(|spec| spec.mounts.push(empty("a/b")).unwrap(), None);
+        for path in ["", "/a", "../a", "a/.."] {
+            let why = Some("its source is not a plain relative path");
+            check(|spec| spec.mounts.push(empty(path)).unwrap(), why);
+        }
+        for bytes in [0, EMPTY_DIR_BYTES_MAX + 1] {
+            let mut spec = samples::pod();
+            spec.empty_dirs[0].bytes_max = bytes;
+            assert_eq!(pod(&spec).unwrap_err().what, "has a volume of no size, or of too much");
+        }
+        let mut spec = samples::pod();
+        let again = spec.empty_dirs[0].clone();
+        spec.empty_dirs.push(again).unwrap();
+        assert_eq!(pod(&spec).unwrap_err().what, "has two volumes of one name");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! RUN/layers/HEX.INODE/  one squashfs mount a layer file
 //! RUN/volumes/…          written by the supervisor, mounted read-only
 //! RUN/pods/POD/          pod.bin, hosts, resolv.conf, hostname, shm/
+//!              empty/VOLUME/  what lives as long as the pod
 //!              ns/       net, ipc, uts: bind mounts of nsfs files
 //!              c/NAME/   spec.bin, state.bin, stdout, stderr, stage/
 //! ```
@@ -114,6 +115,17 @@ impl PodFolder {
     #[must_use]
     pub fn shm(&self) -> PathBuf {
         self.0.join("shm")
+    }
+
+    /// Below it, a folder for each volume that lives as long as the pod.
+    #[must_use]
+    pub fn empty_dirs(&self) -> PathBuf {
+        self.0.join("empty")
+    }
+
+    #[must_use]
+    pub fn empty_dir(&self, volume: &Name) -> PathBuf {
+        self.empty_dirs().join(volume.as_str())
     }
 
     #[must_use]

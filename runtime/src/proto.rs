@@ -16,7 +16,7 @@ use wherry_bundle::limits::{
     TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy};
+use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::text::BoundedText;
@@ -134,8 +134,19 @@ pub struct PodSpec {
     pub address: Option<Ipv4Addr>,
     pub restart_policy: RestartPolicy,
     pub grace_millis: u64,
-    /// The containers that it is going to have.
-    pub containers: Vec<Name, CONTAINERS_MAX>,
+    /// The containers that it is going to have, in the order in which they
+    /// start.
+    pub containers: Vec<(Name, Role), CONTAINERS_MAX>,
+    pub empty_dirs: Vec<EmptyDir, VOLUMES_MAX>,
+}
+
+/// A file system in memory that lives as long as the pod does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmptyDir {
+    pub volume: Name,
+    pub bytes_max: u64,
+    /// Whose members may write; else everybody may.
+    pub gid: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,25 +167,25 @@ pub struct ContainerSpec {
     pub layers: Vec<Digest, LAYERS_MAX>,
     pub mounts: Vec<MountSpec, VOLUMES_MAX>,
     pub stop_signal: u8,
-    pub host_mounts: Vec<HostMountSpec, VOLUMES_MAX>,
+    /// It can write below `/tmp` only, and to what is mounted.
+    pub read_only_root: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
-    /// Below the volumes' folder of the run folder.
-    pub source: PathText,
+    pub source: MountSource,
     pub destination: PathText,
     pub read_only: bool,
 }
 
-/// Something of the host's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostMountSpec {
-    /// Below a path that the launcher was told to allow.
-    pub path: PathText,
-    pub kind: HostPathKind,
-    pub destination: PathText,
-    pub read_only: bool,
+pub enum MountSource {
+    /// Below the volumes' folder of the run folder.
+    Files(PathText),
+    /// Of the host's own: below a path that the launcher was told to allow.
+    Host { path: PathText, kind: HostPathKind },
+    /// An [`EmptyDir`] of the pod, or a folder in it, which is made.
+    Empty { volume: Name, sub_path: Option<PathText> },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,6 +258,8 @@ pub struct PodReport {
     pub grace_millis: u64,
     pub complete: bool,
     pub containers: Vec<ContainerReport, CONTAINERS_MAX>,
+    /// As in its [`PodSpec`].
+    pub order: Vec<(Name, Role), CONTAINERS_MAX>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

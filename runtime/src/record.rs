@@ -32,31 +32,17 @@ pub enum RecordError {
 pub trait Record: Serialize + DeserializeOwned {
     /// Changes whenever the postcard form of this type does.
     const SCHEMA: u8;
-
-    /// What a record of an older schema is today; others as they are.
-    fn modern(bytes: Vec<u8>) -> Vec<u8> {
-        bytes
-    }
 }
 
 /// `pod.bin`; the last file of a pod to be written, so that a pod without it
 /// was never whole.
 impl Record for PodSpec {
-    const SCHEMA: u8 = 1;
+    const SCHEMA: u8 = 2;
 }
 
 /// `spec.bin`.
 impl Record for ContainerSpec {
     const SCHEMA: u8 = 2;
-
-    /// Schema 1 ended before the list of the host's mounts.
-    fn modern(mut bytes: Vec<u8>) -> Vec<u8> {
-        if let Some(schema @ 1) = bytes.first_mut() {
-            *schema = Self::SCHEMA;
-            bytes.push(0);
-        }
-        bytes
-    }
 }
 
 /// `state.bin`; missing for a container that was never started. Millis are
@@ -113,7 +99,7 @@ pub fn read<R: Record>(path: &Path) -> Result<Option<R>, RecordError> {
             }
         }
     }
-    let bytes = R::modern(fs::read(path).map_err(io)?);
+    let bytes = fs::read(path).map_err(io)?;
     wire::decode(R::SCHEMA, &bytes).map(Some).map_err(contents)
 }
 
@@ -141,20 +127,6 @@ mod tests {
             "container.hex",
             &wire::encode(ContainerSpec::SCHEMA, &samples::container()).unwrap(),
         );
-    }
-
-    #[test]
-    fn a_container_of_an_older_launcher_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("spec.bin");
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/container_1.hex");
-        let hex = fs::read_to_string(golden).unwrap();
-        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-        let bytes: Vec<u8> = (0..hex.trim().len()).step_by(2).map(byte).collect();
-        fs::write(&path, bytes).unwrap();
-        let mut known = samples::container();
-        known.host_mounts.clear();
-        assert_eq!(read(&path).unwrap(), Some(known));
     }
 
     #[track_caller]

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use wherry_bundle::model::{HostPathKind, RestartPolicy};
+use wherry_bundle::model::{HostPathKind, RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 
-use crate::proto::{ContainerSpec, HostMountSpec, MountSpec, PodSpec, join_words};
+use crate::proto::{ContainerSpec, EmptyDir, MountSource, MountSpec, PodSpec, join_words};
 
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -20,7 +20,12 @@ pub fn pod() -> PodSpec {
         address: Some(Ipv4Addr::new(10, 87, 0, 5)),
         restart_policy: RestartPolicy::Always,
         grace_millis: 30_000,
-        containers: [name("nginx"), name("lion")].into_iter().collect(),
+        containers: [(name("nginx"), Role::Sidecar), (name("lion"), Role::Main)]
+            .into_iter()
+            .collect(),
+        empty_dirs: [EmptyDir { volume: name("run"), bytes_max: 1 << 20, gid: Some(9) }]
+            .into_iter()
+            .collect(),
     }
 }
 
@@ -39,26 +44,32 @@ pub fn container() -> ContainerSpec {
         layers: [Digest([1; 32]), Digest([2; 32])].into_iter().collect(),
         mounts: [
             MountSpec {
-                source: "abcd/deep".try_into().unwrap(),
+                source: MountSource::Files("abcd/deep".try_into().unwrap()),
                 destination: "/etc/lion/deep".try_into().unwrap(),
                 read_only: true,
             },
             MountSpec {
-                source: "abcd/lion".try_into().unwrap(),
+                source: MountSource::Files("abcd/lion".try_into().unwrap()),
                 destination: "/etc/lion".try_into().unwrap(),
                 read_only: true,
+            },
+            MountSpec {
+                source: MountSource::Host {
+                    path: "/run/line".try_into().unwrap(),
+                    kind: HostPathKind::DirectoryOrCreate,
+                },
+                destination: "/line".try_into().unwrap(),
+                read_only: false,
+            },
+            MountSpec {
+                source: MountSource::Empty { volume: name("run"), sub_path: None },
+                destination: "/run/lion".try_into().unwrap(),
+                read_only: false,
             },
         ]
         .into_iter()
         .collect(),
         stop_signal: 3,
-        host_mounts: [HostMountSpec {
-            path: "/run/line".try_into().unwrap(),
-            kind: HostPathKind::DirectoryOrCreate,
-            destination: "/line".try_into().unwrap(),
-            read_only: false,
-        }]
-        .into_iter()
-        .collect(),
+        read_only_root: true,
     }
 }

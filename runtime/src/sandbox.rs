@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
@@ -18,7 +18,7 @@ use wherry_netns::{Netlink, Network, prepare_pod_namespace};
 
 use crate::folders::PodFolder;
 use crate::mounts::{self, MountError};
-use crate::proto::PodSpec;
+use crate::proto::{EmptyDir, PodSpec};
 use crate::sys;
 
 /// `/dev/shm` of a pod: POSIX shared memory, charged to who writes it.
@@ -53,11 +53,19 @@ pub fn create(
     folder: &PodFolder,
     attachment: Option<Attachment<'_>>,
 ) -> Result<(), SandboxError> {
-    for path in [folder.path(), &folder.namespaces(), &folder.containers(), &folder.shm()] {
+    for path in [
+        folder.path(),
+        &folder.namespaces(),
+        &folder.containers(),
+        &folder.shm(),
+        &folder.empty_dirs(),
+    ] {
         make_folder(path)?;
     }
-    let flags = MsFlags::MS_NOEXEC;
-    mounts::tmpfs(&folder.shm(), SHM_BYTES_MAX, 0o1777, flags)?;
+    mounts::tmpfs(&folder.shm(), SHM_BYTES_MAX, 0o1777, MsFlags::MS_NOEXEC)?;
+    for volume in &pod.empty_dirs {
+        empty_dir(&folder.empty_dir(&volume.volume), volume)?;
+    }
     let kinds = kinds(attachment.is_some());
     for kind in kinds {
         let path = folder.namespace(kind);
@@ -70,6 +78,19 @@ pub fn create(
     in_child(&pod.name, || namespaces(pod, folder, attachment).map_err(|error| error.to_string()))
 }
 
+/// A new one for each pod. What is made in it belongs to its group, if it has
+/// one.
+fn empty_dir(path: &Path, volume: &EmptyDir) -> Result<(), SandboxError> {
+    let mode = if volume.gid.is_some() { 0o2775 } else { 0o777 };
+    make_folder(path)?;
+    mounts::tmpfs(path, volume.bytes_max, mode, MsFlags::empty())?;
+    chown(path, None, volume.gid).map_err(|source| SandboxError::Io {
+        what: "setting the group of",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Takes away what [`create`] and the containers left. Nothing there is fine.
 ///
 /// # Errors
@@ -79,6 +100,18 @@ pub fn remove(folder: &PodFolder) -> Result<(), SandboxError> {
         mounts::unmount(&folder.namespace(kind))?;
     }
     mounts::unmount(&folder.shm())?;
+    match fs::read_dir(folder.empty_dirs()) {
+        Ok(volumes) => {
+            for volume in volumes.flatten() {
+                mounts::unmount(&volume.path())?;
+            }
+        }
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => {
+            let path = folder.empty_dirs();
+            return Err(SandboxError::Io { what: "listing", path, source });
+        }
+    }
     match fs::remove_dir_all(folder.path()) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             let path = folder.path().to_owned();

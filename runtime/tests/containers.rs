@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use support::{Node, name, pod, script};
 use wherry_bundle::message::Exit;
-use wherry_runtime::proto::{ContainerState, HostPort, MountSpec, Request, Service, Services};
+use wherry_runtime::proto::{
+    ContainerState, EmptyDir, HostPort, MountSource, MountSpec, Request, Service, Services,
+};
 
 #[test]
 fn containers_of_a_pod_share_the_loopback_and_write_to_their_fifos() {
@@ -135,7 +137,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     b.layers.push(wherry_bundle::Digest([9; 32])).unwrap();
     let mut c = script("c", "");
     let missing = MountSpec {
-        source: "not/there".try_into().unwrap(),
+        source: MountSource::Files("not/there".try_into().unwrap()),
         destination: "/data".try_into().unwrap(),
         read_only: true,
     };
@@ -205,7 +207,7 @@ fn volumes_are_read_only_and_hosts_files_follow_what_is_published() {
         cat /etc/hosts /etc/resolv.conf";
     let mut container = script("main", text);
     let mount = MountSpec {
-        source: "abc/lion".try_into().unwrap(),
+        source: MountSource::Files("abc/lion".try_into().unwrap()),
         destination: "/etc/lion".try_into().unwrap(),
         read_only: true,
     };
@@ -287,4 +289,83 @@ fn children_of(parent: u32) -> Vec<String> {
             after.get(2..).is_some_and(|rest| rest.starts_with(&wanted))
         })
         .collect()
+}
+
+fn mount(source: MountSource, destination: &str) -> MountSpec {
+    MountSpec { source, destination: destination.try_into().unwrap(), read_only: false }
+}
+
+fn empty(volume: &str, sub_path: Option<&str>) -> MountSource {
+    let sub_path = sub_path.map(|path| path.try_into().unwrap());
+    MountSource::Empty { volume: name(volume), sub_path }
+}
+
+#[test]
+fn an_empty_dir_is_its_pods_and_as_large_as_it_may_be() {
+    let mut node = Node::new("ed");
+    let dir = |volume: &str, gid| EmptyDir { volume: name(volume), bytes_max: 64 << 10, gid };
+    let mut spec = pod("web-0", &["a", "b"], None);
+    spec.empty_dirs = [dir("run", None), dir("group", Some(77))].into_iter().collect();
+    let mut a = script("a", "echo from a > /run/shared; chmod 600 /run/shared; mkdir /run/sub/x");
+    a.mounts.push(mount(empty("run", None), "/run")).unwrap();
+    a.mounts.push(mount(empty("run", Some("sub")), "/run/sub")).unwrap();
+    (a.uid, a.gid) = (1000, 1000);
+    let text = "cat /run/shared; ls /run/sub; \
+        busybox dd if=/dev/zero of=/run/much bs=1k count=100 2>&1 | busybox grep -i space; \
+        echo x > /group/file && busybox stat -c '%g %a' /group /group/file; \
+        busybox grep -c ' /run tmpfs' /proc/mounts";
+    let mut b = script("b", text);
+    (b.uid, b.gid) = (1000, 1000);
+    b.additional_gids.push(77).unwrap();
+    b.mounts.push(mount(empty("run", None), "/run")).unwrap();
+    b.mounts.push(mount(empty("group", None), "/group")).unwrap();
+    node.create(&spec, &[a, b]);
+    node.start_container("web-0", "a");
+    assert_eq!(node.exit_of("a"), Exit::Code(0));
+    let output = node.reader("web-0", "b", "stdout");
+    node.start_container("web-0", "b");
+    assert_eq!(node.exit_of("b"), Exit::Code(0));
+    let text = output.read();
+    let lines: Vec<&str> = text.lines().collect();
+    let [shared, sub, full, group, file, mounts] = lines[..] else { panic!("{text}") };
+    assert_eq!((shared, sub, mounts), ("from a", "x", "1"), "{text}");
+    assert!(full.contains("No space left"), "{text}");
+    assert_eq!((group, file), ("77 2775", "77 644"), "{text}");
+    let folder = node.run_dir.join("pods/web-0/empty/run");
+    assert!(folder.join("shared").exists());
+    node.ask(Request::RemovePod { pod: name("web-0") }).unwrap();
+    assert!(!folder.exists(), "it goes with its pod");
+}
+
+#[test]
+fn no_symlink_in_a_volume_leads_a_mount_elsewhere() {
+    let mut node = Node::new("sl");
+    let mut spec = pod("web-0", &["a", "b"], None);
+    let dir = EmptyDir { volume: name("run"), bytes_max: 64 << 10, gid: None };
+    spec.empty_dirs.push(dir).unwrap();
+    let mut a = script("a", "busybox ln -s /etc /run/out; busybox ln -s ../../../.. /run/up");
+    a.mounts.push(mount(empty("run", None), "/run")).unwrap();
+    let mut b = script("b", "");
+    b.mounts.push(mount(empty("run", Some("out")), "/data")).unwrap();
+    node.create(&spec, &[a, b]);
+    node.start_container("web-0", "a");
+    assert_eq!(node.exit_of("a"), Exit::Code(0));
+    let request = Request::StartContainer { pod: name("web-0"), container: name("b") };
+    let error = node.ask(request).unwrap_err();
+    assert!(error.contains("empty/run/out") && error.contains("symlink"), "{error}");
+}
+
+#[test]
+fn a_read_only_root_leaves_tmp_and_volumes_to_write_to() {
+    let mut node = Node::new("ro");
+    let text = "for path in / /etc /tmp /dev/shm; do \
+        echo x > $path/x 2> /dev/null && echo $path; done; echo 'echo runs' > /tmp/run; \
+        chmod +x /tmp/run; /tmp/run; busybox touch /etc/hosts 2>&1";
+    let mut container = script("main", text);
+    container.read_only_root = true;
+    let (_, output) = node.run_script(container);
+    let lines: Vec<&str> = output.lines().collect();
+    let [tmp, shm, runs, hosts] = lines[..] else { panic!("{output}") };
+    assert_eq!((tmp, shm, runs), ("/tmp", "/dev/shm", "runs"));
+    assert!(hosts.contains("Read-only"), "{hosts}");
 }

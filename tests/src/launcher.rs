@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::model::{RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::{LauncherClient, NoticeReader};
 use wherry_runtime::folders::Folders;
@@ -151,7 +151,8 @@ impl Launcher {
             address: Some(Ipv4Addr::new(10, 87, 1, number)),
             restart_policy: RestartPolicy::Never,
             grace_millis: 1_000,
-            containers: containers.iter().cloned().collect(),
+            containers: containers.iter().map(|name| (name.clone(), Role::Main)).collect(),
+            empty_dirs: heapless::Vec::new(),
         })))?;
         let define = |name: &Name| {
             let spec = Box::new(stamp(name, layer)?);
@@ -195,7 +196,7 @@ fn stamp(name: &Name, layer: Digest) -> Result<ContainerSpec> {
         memory_bytes: Some(64 << 20),
         layers: [layer].into_iter().collect(),
         mounts: heapless::Vec::new(),
-        host_mounts: heapless::Vec::new(),
         stop_signal: 15,
+        read_only_root: true,
     })
 }

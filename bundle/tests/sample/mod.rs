@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, HostPath,
-    HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources, RestartPolicy,
+    HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role,
     Strategy, User, VersionRef, Volume, VolumeSource,
 };
-use wherry_bundle::{BuildVersion, Digest, Generation, Name};
+use wherry_bundle::{BuildVersion, Digest, Fact, Generation, Name};
 
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -48,14 +48,22 @@ pub fn bundle() -> Bundle {
                 kind: HostPathKind::DirectoryOrCreate,
             }),
         },
+        Volume { name: name("run"), source: VolumeSource::EmptyDir { bytes_max: 1 << 20 } },
     ];
-    web.pod.containers[0].mounts = vec![Mount {
+    web.pod.fs_group = Some(104);
+    for (role, text) in [(Role::Sidecar, "helper"), (Role::Init, "prepare")] {
+        let mut first = web.pod.containers[0].clone();
+        (first.role, first.name) = (role, name(text));
+        (first.probes, first.pre_stop) = (Probes::default(), None);
+        web.pod.containers.insert(0, first);
+    }
+    web.pod.containers[2].mounts = vec![Mount {
         volume: name("conf"),
         path: "/etc/lion".into(),
         sub_path: None,
         read_only: true,
     }];
-    web.pod.containers[0].ports = vec![Port {
+    web.pod.containers[2].ports = vec![Port {
         name: "http".into(),
         protocol: Protocol::Tcp,
         container_port: 80,
@@ -96,9 +104,13 @@ fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> D
             termination_grace_seconds: 30,
             containers: vec![Container {
                 name: name("main"),
+                role: Role::Main,
                 image: image.digest,
                 args: vec!["/bin/serve".into(), "--quiet".into()],
-                env: vec![("LION".into(), "Leo".into())],
+                env: vec![
+                    ("LION".into(), "Leo".into()),
+                    ("ADDRESS".into(), Fact::PodAddress.into()),
+                ],
                 working_dir: "/srv".into(),
                 user: User { uid: 101, gid: 102, additional_gids: vec![103] },
                 capabilities: BTreeSet::from(["NET_ADMIN".to_owned()]),
@@ -108,8 +120,10 @@ fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> D
                 stop_signal: 15,
                 probes: probes(),
                 pre_stop: Some(PreStop::Sleep { seconds: 5 }),
+                read_only_root: true,
             }],
             volumes: Vec::new(),
+            fs_group: None,
         },
     }
 }

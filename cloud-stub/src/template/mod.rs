@@ -6,20 +6,24 @@
 
 mod config;
 mod container;
+mod environment;
 mod health;
 pub mod place;
 mod quantity;
+mod security;
 pub mod shapes;
+mod volume;
 mod workload;
 pub mod yaml;
 
 use std::collections::BTreeMap;
 
-use wherry_bundle::model::{Config, ConfigKind, Deployment, Image};
+use wherry_bundle::model::{Config, ConfigKind, ConfigRef, Deployment, Image};
 use wherry_bundle::{Digest, Name};
 
 use crate::image::ImageInfo;
 use place::{Place, Problems};
+use yaml::Node;
 
 /// Looks an image up by its short name ([`crate::image::reference::familiar`]).
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<ImageInfo>;
@@ -31,6 +35,8 @@ pub struct Context<'a> {
     /// For containers that name no image.
     pub default_image: Option<&'a str>,
     pub images: Lookup<'a>,
+    /// Of all templates and files of the version: what `env` can name.
+    pub configs: &'a BTreeMap<ConfigRef, Config>,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -39,51 +45,96 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
-/// What a template's documents are.
+/// The documents of one file.
+#[derive(Debug)]
+pub struct Documents<'a> {
+    file: &'a str,
+    nodes: Vec<Node>,
+}
+
+/// What a template's documents run.
 #[derive(Clone, Debug, Default)]
-pub struct Template {
+pub struct Workloads {
     pub deployments: Vec<Deployment>,
-    pub configs: Vec<Config>,
     /// Those that its containers run.
     pub images: BTreeMap<Digest, Image>,
 }
 
-/// Compiles the documents of one file.
+/// Takes a file apart; it has no document if it is not YAML.
 #[must_use]
-pub fn compile(file: &str, text: &str, context: Context<'_>, problems: &Problems) -> Template {
-    let mut template = Template::default();
-    let documents = match yaml::parse(text) {
-        Ok(documents) => documents,
-        Err(error) => {
-            problems.add_yaml(file, error);
-            return template;
-        }
-    };
-    for node in &documents {
-        document(&Place::root(file, node, problems), context, &mut template);
-    }
-    template
+pub fn parse<'a>(file: &'a str, text: &str, problems: &Problems) -> Documents<'a> {
+    let nodes = yaml::parse(text).unwrap_or_else(|error| {
+        problems.add_yaml(file, error);
+        Vec::new()
+    });
+    Documents { file, nodes }
 }
 
-fn document(place: &Place<'_>, context: Context<'_>, template: &mut Template) {
-    let field = |name: &str| {
-        let entries = place.entries();
-        let found = entries.iter().find(|(key, _)| key == name);
-        found.and_then(|(_, place)| place.text()).unwrap_or_default()
-    };
-    match (field("apiVersion").as_str(), field("kind").as_str()) {
-        ("apps/v1", "Deployment") => {
-            template.deployments.extend(workload::deployment(place, context, &mut template.images));
-        }
-        ("v1", "Pod") => {
-            template.deployments.extend(workload::pod(place, context, &mut template.images));
-        }
-        ("v1", "ConfigMap") => template.configs.extend(config::config(place, ConfigKind::ConfigMap)),
-        ("v1", "Secret") => template.configs.extend(config::config(place, ConfigKind::Secret)),
-        (api, kind) => place.problem(format!(
-            "apiVersion `{api}`, kind `{kind}`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret"
-        )),
+impl Documents<'_> {
+    /// The config maps and secrets; any workload may name them, so they are
+    /// read before it.
+    #[must_use]
+    pub fn configs(&self, problems: &Problems) -> Vec<Config> {
+        let configs = self.places(problems).filter_map(|place| match kind_of(&place)? {
+            Kind::Config(kind) => config::config(&place, kind),
+            Kind::Deployment | Kind::Pod => None,
+        });
+        configs.collect()
     }
+
+    /// Everything else.
+    #[must_use]
+    pub fn workloads(&self, context: Context<'_>, problems: &Problems) -> Workloads {
+        let Workloads { mut deployments, mut images } = Workloads::default();
+        for place in self.places(problems) {
+            match kind_of(&place) {
+                Some(Kind::Deployment) => {
+                    deployments.extend(workload::deployment(&place, context, &mut images));
+                }
+                Some(Kind::Pod) => {
+                    deployments.extend(workload::pod(&place, context, &mut images));
+                }
+                Some(Kind::Config(_)) => {}
+                None => unknown(&place),
+            }
+        }
+        Workloads { deployments, images }
+    }
+
+    fn places<'a>(&'a self, problems: &'a Problems) -> impl Iterator<Item = Place<'a>> {
+        self.nodes.iter().map(move |node| Place::root(self.file, node, problems))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Deployment,
+    Pod,
+    Config(ConfigKind),
+}
+
+fn kind_of(place: &Place<'_>) -> Option<Kind> {
+    match (top(place, "apiVersion").as_str(), top(place, "kind").as_str()) {
+        ("apps/v1", "Deployment") => Some(Kind::Deployment),
+        ("v1", "Pod") => Some(Kind::Pod),
+        ("v1", "ConfigMap") => Some(Kind::Config(ConfigKind::ConfigMap)),
+        ("v1", "Secret") => Some(Kind::Config(ConfigKind::Secret)),
+        _ => None,
+    }
+}
+
+fn unknown(place: &Place<'_>) {
+    let (api, kind) = (top(place, "apiVersion"), top(place, "kind"));
+    place.problem(format!(
+        "apiVersion `{api}`, kind `{kind}`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret"
+    ));
+}
+
+/// A field at the top of a document, if it is a text.
+fn top(place: &Place<'_>, field: &str) -> String {
+    let entries = place.entries();
+    let found = entries.iter().find(|(key, _)| key == field);
+    found.and_then(|(_, place)| place.text()).unwrap_or_default()
 }
 
 /// The name of a document; its other metadata is checked.

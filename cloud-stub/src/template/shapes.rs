@@ -19,7 +19,7 @@ pub const META: Shape = Shape {
 
 /// All of them, in the order of this file: for documentation, and for the
 /// test that no honoured field is ignored.
-pub const ALL: [&Shape; 32] = [
+pub const ALL: [&Shape; 40] = [
     &META,
     &TEMPLATE_META,
     &DEPLOYMENT,
@@ -52,6 +52,14 @@ pub const ALL: [&Shape; 32] = [
     &KEY_TO_PATH,
     &CONFIG_MAP,
     &SECRET,
+    &HOST_PATH_SOURCE,
+    &POD_SECURITY,
+    &ENV_VAR_SOURCE,
+    &FIELD_REF,
+    &KEY_REF,
+    &ENV_FROM_SOURCE,
+    &CONFIG_REF,
+    &EMPTY_DIR_SOURCE,
 ];
 
 /// A pod template's metadata: its labels have to match the selector.
@@ -103,6 +111,19 @@ pub const POD_SPEC: Shape = Shape {
         honoured("hostNetwork"),
         honoured("restartPolicy"),
         honoured("terminationGracePeriodSeconds"),
+        honoured("initContainers"),
+        honoured("securityContext"),
+    ],
+};
+
+pub const POD_SECURITY: Shape = Shape {
+    kind: "PodSecurityContext",
+    fields: &[
+        honoured("runAsUser"),
+        honoured("runAsGroup"),
+        honoured("runAsNonRoot"),
+        honoured("supplementalGroups"),
+        honoured("fsGroup"),
     ],
 };
 
@@ -123,6 +144,8 @@ pub const CONTAINER: Shape = Shape {
         honoured("livenessProbe"),
         honoured("readinessProbe"),
         honoured("lifecycle"),
+        honoured("envFrom"),
+        honoured("restartPolicy"),
         no_effect("imagePullPolicy", "images come with the version"),
     ],
 };
@@ -184,9 +207,39 @@ pub const ENV_VAR: Shape = Shape {
     fields: &[
         honoured("name"),
         honoured("value"),
-        refused("valueFrom", "write the value, or mount a config map"),
+        honoured("valueFrom"),
     ],
 };
+
+pub const ENV_VAR_SOURCE: Shape = Shape {
+    kind: "EnvVarSource",
+    fields: &[
+        honoured("fieldRef"),
+        honoured("configMapKeyRef"),
+        honoured("secretKeyRef"),
+        refused("resourceFieldRef", "write the limit as a value"),
+    ],
+};
+
+pub const FIELD_REF: Shape = Shape {
+    kind: "ObjectFieldSelector",
+    fields: &[honoured("fieldPath"), no_effect("apiVersion", "there is only v1")],
+};
+
+/// Of a config map's key and of a secret's.
+pub const KEY_REF: Shape = Shape {
+    kind: "ConfigMapKeySelector",
+    fields: &[honoured("name"), honoured("key"), honoured("optional")],
+};
+
+pub const ENV_FROM_SOURCE: Shape = Shape {
+    kind: "EnvFromSource",
+    fields: &[honoured("prefix"), honoured("configMapRef"), honoured("secretRef")],
+};
+
+/// Of a whole config map and of a whole secret.
+pub const CONFIG_REF: Shape =
+    Shape { kind: "ConfigMapEnvSource", fields: &[honoured("name"), honoured("optional")] };
 
 pub const CONTAINER_PORT: Shape = Shape {
     kind: "ContainerPort",
@@ -210,7 +263,18 @@ pub const RESOURCES: Shape = Shape {
 pub const LIMITS: Shape =
     Shape { kind: "ResourceList", fields: &[honoured("cpu"), honoured("memory")] };
 
-pub const SECURITY: Shape = Shape { kind: "SecurityContext", fields: &[honoured("capabilities")] };
+pub const SECURITY: Shape = Shape {
+    kind: "SecurityContext",
+    fields: &[
+        honoured("capabilities"),
+        honoured("runAsUser"),
+        honoured("runAsGroup"),
+        honoured("runAsNonRoot"),
+        honoured("readOnlyRootFilesystem"),
+        honoured("allowPrivilegeEscalation"),
+        honoured("privileged"),
+    ],
+};
 
 pub const CAPABILITIES: Shape =
     Shape { kind: "Capabilities", fields: &[honoured("add"), honoured("drop")] };
@@ -222,8 +286,17 @@ pub const VOLUME_MOUNT: Shape = Shape {
 
 pub const VOLUME: Shape = Shape {
     kind: "Volume",
-    fields: &[honoured("name"), honoured("configMap"), honoured("secret"), honoured("hostPath")],
+    fields: &[
+        honoured("name"),
+        honoured("configMap"),
+        honoured("secret"),
+        honoured("hostPath"),
+        honoured("emptyDir"),
+    ],
 };
+
+pub const EMPTY_DIR_SOURCE: Shape =
+    Shape { kind: "EmptyDirVolumeSource", fields: &[honoured("medium"), honoured("sizeLimit")] };
 
 pub const HOST_PATH_SOURCE: Shape =
     Shape { kind: "HostPathVolumeSource", fields: &[honoured("path"), honoured("type")] };

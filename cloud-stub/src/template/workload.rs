@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::limits::{DEPLOYMENT_NAME_BYTES_MAX, GRACE_SECONDS_MAX, PODS_MAX};
 use wherry_bundle::model::{
-    ConfigKind, ConfigRef, ConfigVolume, Deployment, HostPath, HostPathKind, Image, PodTemplate,
-    RestartPolicy, Strategy, Volume, VolumeSource, is_host_path,
+    Deployment, Image, PodTemplate, RestartPolicy, Role, Strategy,
 };
 use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
 use super::quantity::percent_of;
-use super::{Context, container, metadata_name, shapes};
+use super::{Context, container, metadata_name, security, shapes, volume};
 
 /// As in Kubernetes.
 const GRACE_SECONDS: u32 = 30;
@@ -20,7 +19,6 @@ const PROGRESS_DEADLINE_SECONDS: u32 = 600;
 /// of both.
 const MAX_SURGE: u16 = 1;
 const MAX_UNAVAILABLE: u16 = 0;
-const FILE_MODE: u16 = 0o644;
 /// A day: more is a typing error.
 const SECONDS_MAX: i64 = 86_400;
 
@@ -202,17 +200,24 @@ fn pod_template(
     let termination_grace_seconds = spec
         .get("terminationGracePeriodSeconds")
         .map_or(Some(GRACE_SECONDS), |place| place.int(0, GRACE_SECONDS_MAX.into()));
+    let security = security::of_pod(&spec);
     let volume_places: Vec<_> = spec.get("volumes").iter().flat_map(Place::items).collect();
-    let volumes: Vec<_> = volume_places.iter().map(volume).collect();
-    let container_places = spec.require("containers")?.items();
-    if container_places.is_empty() {
+    let volumes: Vec<_> = volume_places.iter().map(volume::volume).collect();
+    let surroundings = container::Surroundings {
+        context,
+        volumes: volumes.iter().flatten().cloned().collect(),
+        security: security.clone().unwrap_or_default(),
+        host_network: host_network == Some(true),
+    };
+    let main_places = spec.require("containers")?.items();
+    if main_places.is_empty() {
         spec.place().problem("`containers` is empty");
     }
-    let known: Vec<&Name> = volumes.iter().flatten().map(|volume| &volume.name).collect();
-    let containers: Vec<_> = container_places
-        .iter()
-        .map(|place| container::container(place, context, &known, images))
-        .collect();
+    let init_places: Vec<_> = spec.get("initContainers").iter().flat_map(Place::items).collect();
+    let read_init = |place| container::init_container(place, &surroundings, images);
+    let mut containers: Vec<_> = init_places.iter().map(read_init).collect();
+    let read_main = |place| container::container(place, Role::Main, &surroundings, images);
+    containers.extend(main_places.iter().map(read_main));
     let host_network = host_network?;
     let mut containers = containers.into_iter().collect::<Option<Vec<_>>>()?;
     if host_network {
@@ -230,69 +235,6 @@ fn pod_template(
         termination_grace_seconds: termination_grace_seconds?,
         containers,
         volumes: volumes.into_iter().collect::<Option<_>>()?,
+        fs_group: security?.fs_group,
     })
-}
-
-fn volume(place: &Place<'_>) -> Option<Volume> {
-    let object = place.object(&shapes::VOLUME)?;
-    let name = object.require("name").and_then(|place| place.name());
-    let source = match (object.get("configMap"), object.get("secret"), object.get("hostPath")) {
-        (Some(source), None, None) => {
-            let object = source.object(&shapes::CONFIG_MAP_SOURCE)?;
-            config_volume(&object, ConfigKind::ConfigMap, "name").map(VolumeSource::Config)
-        }
-        (None, Some(source), None) => {
-            let object = source.object(&shapes::SECRET_SOURCE)?;
-            config_volume(&object, ConfigKind::Secret, "secretName").map(VolumeSource::Config)
-        }
-        (None, None, Some(source)) => host_path(&source).map(VolumeSource::HostPath),
-        (_, _, _) => {
-            place.problem("must have one of configMap, secret and hostPath");
-            None
-        }
-    };
-    Some(Volume { name: name?, source: source? })
-}
-
-fn config_volume(source: &Object<'_>, kind: ConfigKind, key: &str) -> Option<ConfigVolume> {
-    let config = source.require(key).and_then(|place| place.name());
-    let mode = source.get("defaultMode").map_or(Some(FILE_MODE), |place| place.int(0, 0o777));
-    let mut items = BTreeMap::new();
-    for place in source.get("items").iter().flat_map(Place::items) {
-        let item = place.object(&shapes::KEY_TO_PATH)?;
-        let key = item.require("key").and_then(|place| place.text());
-        let path = item.require("path").and_then(|place| place.relative_path());
-        let (key, path) = (key?, path?);
-        if items.values().any(|known| *known == path) {
-            place.problem(format!("two files at `{path}`"));
-        }
-        if items.insert(key.clone(), path).is_some() {
-            place.problem(format!("the key `{key}` is there twice"));
-        }
-    }
-    Some(ConfigVolume { config: ConfigRef { kind, name: config? }, items, mode: mode? })
-}
-
-/// Whether a node allows it is known there only.
-fn host_path(place: &Place<'_>) -> Option<HostPath> {
-    let object = place.object(&shapes::HOST_PATH_SOURCE)?;
-    let place = object.require("path")?;
-    let path = place.text().filter(|path| {
-        let is_plain = is_host_path(path);
-        if !is_plain {
-            place.problem("must be a plain absolute path outside /proc");
-        }
-        is_plain
-    });
-    let kind =
-        object.get("type").map_or(Some(HostPathKind::Any), |place| match place.text()?.as_str() {
-            "" => Some(HostPathKind::Any),
-            "Directory" => Some(HostPathKind::Directory),
-            "DirectoryOrCreate" => Some(HostPathKind::DirectoryOrCreate),
-            _ => {
-                place.problem("must be Directory, DirectoryOrCreate or empty");
-                None
-            }
-        });
-    Some(HostPath { path: path?, kind: kind? })
 }

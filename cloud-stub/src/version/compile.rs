@@ -9,7 +9,7 @@ use wherry_bundle::model::{
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
-use super::VersionPackage;
+use super::{Component, VersionPackage};
 use crate::template::place::{Problem, Problems};
 use crate::template::{self, Context, Lookup};
 
@@ -35,17 +35,24 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     for config in &package.configs {
         add_config(&mut configs, own_config(config), "version.yaml", &problems);
     }
-    for component in &package.components {
+    let parse = |component: &Component| {
+        let template = &component.template;
+        template::parse(&template.file, &template.text, &problems)
+    };
+    let documents: Vec<_> = package.components.iter().map(|c| (c, parse(c))).collect();
+    for (component, documents) in &documents {
+        for config in documents.configs(&problems) {
+            add_config(&mut configs, config, &component.template.file, &problems);
+        }
+    }
+    for (component, documents) in &documents {
         let context = Context {
             application: &package.application,
             default_image: component.image.as_deref(),
             images,
+            configs: &configs,
         };
-        let file = &component.template.file;
-        let read = template::compile(file, &component.template.text, context, &problems);
-        for config in read.configs {
-            add_config(&mut configs, config, file, &problems);
-        }
+        let read = documents.workloads(context, &problems);
         found_images.extend(read.images);
         of_component.insert(&component.name, read.deployments);
     }
@@ -145,7 +152,7 @@ fn check_sub_paths(bundle: &Bundle, problems: &Problems) {
                 let files = match volume.map(|volume| &volume.source) {
                     Some(VolumeSource::Config(source)) => files_of(bundle, source),
                     // What a node has there only it knows.
-                    Some(VolumeSource::HostPath(_)) => continue,
+                    Some(VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. }) => continue,
                     None => Vec::new(),
                 };
                 if !files.contains(&wanted.as_str()) {

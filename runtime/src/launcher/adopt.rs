@@ -117,7 +117,7 @@ fn read_pod(name: &Name, folder: &PodFolder) -> Result<Pod, String> {
         containers: std::collections::BTreeMap::new(),
         removal: None,
     };
-    for container in pod.spec.containers.clone() {
+    for (container, _) in pod.spec.containers.clone() {
         let place = folder.container(&container);
         let spec: Option<ContainerSpec> = record::read(&place.spec()).map_err(text)?;
         // Not defined yet: the supervisor goes on where it was.

@@ -93,7 +93,7 @@ impl Launcher {
         if pod.removal.is_some() {
             return Err("the pod is being removed".into());
         }
-        if !pod.spec.containers.contains(&spec.name) {
+        if !pod.spec.containers.iter().any(|(name, _)| *name == spec.name) {
             return Err("the pod's spec does not name this container".into());
         }
         let folder = pod.folder.container(&spec.name);

@@ -108,6 +108,7 @@ impl Pod {
             restart_policy: spec.restart_policy,
             grace_millis: spec.grace_millis,
             complete: self.is_complete(),
+            order: spec.containers.clone(),
             // As many as the pod's spec names at most.
             containers: containers.collect(),
         }

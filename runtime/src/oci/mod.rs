@@ -59,7 +59,7 @@ const READ_ONLY_PATHS: [&str; 5] =
 /// # Errors
 /// [`OciSpecError`] only for a bug here.
 pub fn spec(container: &ContainerSpec, open_files_max: u64) -> Result<Spec, OciSpecError> {
-    let root = RootBuilder::default().path(ROOTFS).readonly(false).build()?;
+    let root = RootBuilder::default().path(ROOTFS).readonly(container.read_only_root).build()?;
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root)

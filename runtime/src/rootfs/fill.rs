@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{Gid, Uid};
 use wherry_bundle::model::HostPathKind;
 
-use super::{Mount, RootFsError, Source};
+use super::{Below, Mount, RootFsError, Source};
 use crate::sys;
 
 /// Mounts all of `mounts` below `rootfs`; `volumes` is the folder that
@@ -45,9 +45,11 @@ pub fn fill(rootfs: &Path, volumes: &Path, mounts: &[Mount]) -> Result<(), RootF
                     .map_err(|source| RootFsError::Volume { path: path.clone(), source })?;
                 bind(root.as_fd(), &source, mount)?;
             }
-            Source::Host { path, kind, owner } => {
-                let source = of_host(Path::new(path), *kind, *owner)
-                    .map_err(|source| RootFsError::Host { path: path.clone(), source })?;
+            Source::Below(below) => {
+                let source = reach(below).map_err(|source| {
+                    let path = below.folder.join(&below.path);
+                    RootFsError::Below { path, source }
+                })?;
                 bind(root.as_fd(), &source, mount)?;
             }
         }
@@ -55,12 +57,14 @@ pub fn fill(rootfs: &Path, volumes: &Path, mounts: &[Mount]) -> Result<(), RootF
     Ok(())
 }
 
-/// A file or folder of the host, reached without any symlink: what pods can
-/// write to must not lead elsewhere. A folder that may be made belongs to
-/// `owner`, user and group; its parents to root.
-fn of_host(path: &Path, kind: HostPathKind, owner: (u32, u32)) -> io::Result<OwnedFd> {
-    let root = open(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-    let path = path.strip_prefix("/").map_err(|_| Errno::EINVAL)?;
+/// What is there, without any symlink having been followed. A folder that may
+/// be made belongs to its owner; its parents to root.
+fn reach(below: &Below) -> io::Result<OwnedFd> {
+    let Below { folder, path, kind, owner } = below;
+    let root = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    if path.as_os_str().is_empty() {
+        return Ok(root);
+    }
     let flags = match kind {
         HostPathKind::Any => OFlag::O_PATH,
         HostPathKind::Directory | HostPathKind::DirectoryOrCreate => {
@@ -70,7 +74,7 @@ fn of_host(path: &Path, kind: HostPathKind, owner: (u32, u32)) -> io::Result<Own
     match sys::open_beneath(root.as_fd(), path, flags) {
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
-                && kind == HostPathKind::DirectoryOrCreate => {}
+                && *kind == HostPathKind::DirectoryOrCreate => {}
         opened => return opened,
     }
     let (mut parent, mut reached) = (root.try_clone()?, PathBuf::new());
@@ -80,7 +84,7 @@ fn of_host(path: &Path, kind: HostPathKind, owner: (u32, u32)) -> io::Result<Own
         parent = match open(OFlag::O_PATH) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 mkdirat(Some(parent.as_raw_fd()), part, Mode::from_bits_truncate(0o755))?;
-                if reached == path {
+                if reached == *path {
                     // fchown(2) takes no O_PATH.
                     let made = open(OFlag::O_RDONLY)?;
                     let (user, group) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
@@ -129,7 +133,7 @@ fn do_mount(
 ) -> Result<(), RootFsError> {
     let kind = match mount.source {
         Source::Kernel { kind, .. } => Some(kind),
-        Source::Pod(_) | Source::Volume(_) | Source::Host { .. } => None,
+        Source::Pod(_) | Source::Volume(_) | Source::Below(_) => None,
     };
     let result = nix::mount::mount(source, path_of(target).as_str(), kind, flags, options);
     inside(mount, result.map_err(io::Error::from))
@@ -237,7 +241,10 @@ mod tests {
         fs::create_dir(line.join("here")).unwrap();
         fs::write(line.join("file"), "").unwrap();
         let all = [HostPathKind::Any, HostPathKind::Directory, HostPathKind::DirectoryOrCreate];
-        let find = |path: &str, kind| of_host(&line.join(path), kind, (1_000, 1_001));
+        let find = |path: &str, kind| {
+            let path = line.join(path).strip_prefix("/").unwrap().to_owned();
+            reach(&Below { folder: "/".into(), path, kind, owner: (1_000, 1_001) })
+        };
         for kind in all {
             assert!(find("here", kind).is_ok(), "{kind:?}");
             for path in ["out", "out/new", "near", "near/new"] {

@@ -30,7 +30,7 @@ use crate::mounts::MountError;
 
 pub use fill::{ensure_folder, fill};
 pub use stage::{BUNDLE, ROOTFS, Stage};
-pub use table::{Mount, Source, table};
+pub use table::{Below, Mount, Source, table};
 
 /// Why there is no root file system.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +44,10 @@ pub enum RootFsError {
     #[error("volume {path}: {source} (it has to be below the volumes' folder, without symlinks)")]
     Volume { path: String, source: io::Error },
     #[error(
-        "host path {path}: {source} (it has to be there unless its type is DirectoryOrCreate, and \
-         no part of it may be a symlink)"
+        "volume at {path}: {source} (a host path has to be there unless its type is \
+         DirectoryOrCreate, and no part of it may be a symlink)"
     )]
-    Host { path: String, source: io::Error },
+    Below { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Mount(#[from] MountError),
 }

@@ -9,10 +9,12 @@ use nix::mount::MsFlags;
 use wherry_bundle::model::HostPathKind;
 
 use crate::folders::PodFolder;
-use crate::proto::ContainerSpec;
+use crate::proto::{ContainerSpec, MountSource, MountSpec};
 
 /// Size of a container's `/dev`: device nodes, no data.
 const DEV: &str = "mode=755,size=64k";
+/// Of a container that can write nowhere else; counts as its memory.
+const TMP: &str = "mode=1777,size=64m";
 const DEV_PTS: &str = "newinstance,ptmxmode=0666,mode=0620,gid=5";
 
 /// One mount.
@@ -32,8 +34,19 @@ pub enum Source {
     Pod(PathBuf),
     /// Relative to the volumes' folder, which the supervisor writes to.
     Volume(String),
-    /// Of the host; made for this user and group if it may be.
-    Host { path: String, kind: HostPathKind, owner: (u32, u32) },
+    /// Below a folder, reached without any symlink.
+    Below(Below),
+}
+
+/// What pods can write to: its names must not lead elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    pub folder: PathBuf,
+    /// Relative; empty for the folder itself.
+    pub path: PathBuf,
+    pub kind: HostPathKind,
+    /// User and group of what is made there.
+    pub owner: (u32, u32),
 }
 
 /// All mounts of a container that was checked by [`crate::check`].
@@ -62,28 +75,39 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
         bind("/etc/resolv.conf", pod.resolv_conf(), read_only),
         bind("/etc/hostname", pod.hostname(), read_only),
     ];
-    let flags = |is_read_only| if is_read_only { read_only } else { quiet };
-    let mut volumes: Vec<Mount> = container
-        .mounts
-        .iter()
-        .map(|mount| Mount {
-            target: mount.destination.to_string(),
-            source: Source::Volume(mount.source.to_string()),
-            flags: flags(mount.read_only),
-        })
-        .collect();
-    volumes.extend(container.host_mounts.iter().map(|mount| Mount {
-        target: mount.destination.to_string(),
-        source: Source::Host {
-            path: mount.path.to_string(),
-            kind: mount.kind,
-            owner: (container.uid, container.gid),
-        },
-        flags: flags(mount.read_only),
-    }));
+    let mut volumes: Vec<Mount> =
+        container.mounts.iter().map(|mount| volume(pod, container, mount)).collect();
+    let has_tmp = volumes.iter().any(|mount| mount.target == "/tmp");
+    if container.read_only_root && !has_tmp {
+        volumes.push(kernel("/tmp", "tmpfs", TMP, nosuid | nodev));
+    }
     volumes.sort_by_key(|mount| mount.target.matches('/').count());
     all.extend(volumes);
     all
+}
+
+fn volume(pod: &PodFolder, container: &ContainerSpec, mount: &MountSpec) -> Mount {
+    let owner = (container.uid, container.gid);
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    if mount.read_only {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    let source = match &mount.source {
+        MountSource::Files(path) => Source::Volume(path.to_string()),
+        MountSource::Host { path, kind } => {
+            // What the host has there is data: programs come with images.
+            flags |= MsFlags::MS_NOEXEC;
+            let path = path.trim_start_matches('/').into();
+            Source::Below(Below { folder: "/".into(), path, kind: *kind, owner })
+        }
+        MountSource::Empty { volume, sub_path } => Source::Below(Below {
+            folder: pod.empty_dir(volume),
+            path: sub_path.as_ref().map(|path| path.as_str().into()).unwrap_or_default(),
+            kind: HostPathKind::DirectoryOrCreate,
+            owner,
+        }),
+    };
+    Mount { target: mount.destination.to_string(), source, flags }
 }
 
 #[cfg(test)]
@@ -104,7 +128,9 @@ mod tests {
                     Source::Kernel { kind, options } => format!("{kind}({options})"),
                     Source::Pod(path) => path.display().to_string(),
                     Source::Volume(path) => format!("volume {path}"),
-                    Source::Host { path, .. } => format!("host {path}"),
+                    Source::Below(Below { folder, path, .. }) => {
+                        format!("{} in {}", path.display(), folder.display())
+                    }
                 };
                 let names: Vec<String> =
                     mount.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
@@ -126,9 +152,11 @@ mod tests {
                 format!("/etc/hosts = {pod}/hosts: {read_only}"),
                 format!("/etc/resolv.conf = {pod}/resolv.conf: {read_only}"),
                 format!("/etc/hostname = {pod}/hostname: {read_only}"),
-                "/line = host /run/line: ms_nosuid ms_nodev ms_noexec".to_owned(),
-                "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev ms_noexec".to_owned(),
-                format!("/etc/lion/deep = volume abcd/deep: {read_only}"),
+                "/line = run/line in /: ms_nosuid ms_nodev ms_noexec".to_owned(),
+                "/tmp = tmpfs(mode=1777,size=64m): ms_nosuid ms_nodev".to_owned(),
+                "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev".to_owned(),
+                format!("/run/lion =  in {pod}/empty/run: ms_nosuid ms_nodev"),
+                "/etc/lion/deep = volume abcd/deep: ms_rdonly ms_nosuid ms_nodev".to_owned(),
             ]
         );
     }

@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::model::{RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet;
@@ -393,7 +393,8 @@ pub fn pod(pod: &str, containers: &[&str], address: Option<[u8; 4]>) -> PodSpec 
         address: address.map(Ipv4Addr::from),
         restart_policy: RestartPolicy::Always,
         grace_millis: 1000,
-        containers: containers.iter().map(|text| name(text)).collect(),
+        containers: containers.iter().map(|text| (name(text), Role::Main)).collect(),
+        empty_dirs: heapless::Vec::new(),
     }
 }
 
@@ -412,8 +413,8 @@ pub fn script(container: &str, text: &str) -> ContainerSpec {
         memory_bytes: Some(64 << 20),
         layers: [LAYERS.base, LAYERS.top].into_iter().collect(),
         mounts: heapless::Vec::new(),
-        host_mounts: heapless::Vec::new(),
         stop_signal: 15,
+        read_only_root: false,
     }
 }
 

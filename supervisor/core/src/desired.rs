@@ -20,7 +20,6 @@ impl Desired {
 impl Workload {
     fn of(bundle: &Bundle, deployment: &Deployment) -> Self {
         let pod = &deployment.pod;
-        let limits = pod.containers.iter().filter_map(|c| c.resources.memory_bytes);
         let ports = pod.containers.iter().flat_map(|container| &container.ports);
         Self {
             hash: bundle.pod_hash(deployment),
@@ -31,11 +30,11 @@ impl Workload {
             after: deployment.after.clone(),
             restart_policy: pod.restart_policy,
             grace: seconds(pod.termination_grace_seconds),
-            containers: pod.containers.iter().map(|container| container.name.clone()).collect(),
+            containers: pod.containers.iter().map(|c| (c.name.clone(), c.role)).collect(),
             layers: bundle.layers_of(deployment),
             host_network: pod.host_network,
             ports: ports.filter_map(|port| published(port, pod.host_network)).collect(),
-            memory_bytes: limits.fold(0, u64::saturating_add),
+            memory_bytes: pod.memory_bytes_max(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use wherry_bundle::message::{EventKind, Exit};
-use wherry_bundle::model::{Layer, Protocol, RestartPolicy, Strategy};
+use wherry_bundle::model::{Layer, Protocol, RestartPolicy, Role, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::ledger::Ledger;
@@ -59,11 +59,13 @@ pub struct Workload {
     pub restart_policy: RestartPolicy,
     /// Between SIGTERM and SIGKILL.
     pub grace: Millis,
-    pub containers: Vec<Name>,
+    /// In the order in which they start.
+    pub containers: Vec<(Name, Role)>,
     pub layers: BTreeSet<Layer>,
     pub host_network: bool,
     pub ports: Vec<PublishedPort>,
-    /// The limits of its containers together; one that has none counts as 0.
+    /// The most that the limits of its containers come to at one time; one
+    /// that has none counts as 0.
     pub memory_bytes: u64,
 }
 
@@ -116,6 +118,8 @@ pub struct ObservedPod {
     /// containers are defined.
     pub complete: bool,
     pub containers: BTreeMap<Name, ObservedContainer>,
+    /// All that it is to have, in the order in which they start.
+    pub order: Vec<(Name, Role)>,
     /// What a pod of an older bundle was made with; a new bundle no longer
     /// says so.
     pub restart_policy: RestartPolicy,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::model::{RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::draft::Draft;
@@ -37,7 +37,7 @@ pub(crate) struct Pod {
     pub starting: bool,
     /// A container runs, or is being started.
     pub alive: bool,
-    /// Every container runs: it can serve.
+    /// Every container runs that is to run on: it can serve.
     pub running: bool,
     pub available: bool,
     pub replace: bool,
@@ -76,6 +76,10 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
     let planned = entry.planned.as_ref();
     let states = || seen.into_iter().flat_map(|pod| pod.containers.values());
     let runs = |state: &ObservedContainer| matches!(state, ObservedContainer::Running { .. });
+    let runs_on = |pod: &ObservedPod| {
+        let mut all = pod.containers.iter();
+        all.all(|(name, state)| runs(state) || role(pod, name) == Role::Init)
+    };
     let ready_since = seen.and_then(|pod| standing(pod, entry, false));
     let starting = is_starting(name, observed);
     Some(Pod {
@@ -91,7 +95,7 @@ fn look(name: &Name, entry: &PodLedger, observed: &Observed) -> Option<Pod> {
         unused: states().all(|state| *state == ObservedContainer::Defined),
         starting,
         alive: starting || states().any(runs),
-        running: ready_since.is_some() && states().all(runs),
+        running: ready_since.is_some() && seen.is_some_and(runs_on),
         available: ready_since.is_some() && entry.available_since == ready_since,
         replace: entry.replace,
         stopping: entry.stopping,
@@ -107,8 +111,15 @@ pub(crate) fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     if !pod.complete {
         return None;
     }
-    let starts = pod.containers.iter().map(|(name, state)| match *state {
+    let starts = pod.containers.keys().map(|name| container_ready_since(pod, name));
+    starts.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
+fn container_ready_since(pod: &ObservedPod, name: &Name) -> Option<Millis> {
+    match *pod.containers.get(name)? {
         ObservedContainer::Running { .. } if pod.unhealthy.contains(name) => None,
+        // What it is there for is not done.
+        ObservedContainer::Running { .. } if role(pod, name) == Role::Init => None,
         ObservedContainer::Running { since } => match pod.health.get(name) {
             Some(Health::NotReady) => None,
             // Ready since a moment that its start need not reach.
@@ -116,11 +127,38 @@ pub(crate) fn ready_since(pod: &ObservedPod) -> Option<Millis> {
             Some(Health::Unknown) | None => Some(since),
         },
         ObservedContainer::Exited { exit: Exit::Code(0), started, .. } => {
-            (!restarts(pod.restart_policy, Exit::Code(0))).then_some(started)
+            (!restarts(policy(pod, name), Exit::Code(0))).then_some(started)
         }
         ObservedContainer::Exited { .. } | ObservedContainer::Defined => None,
-    });
-    starts.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+}
+
+fn role(pod: &ObservedPod, container: &Name) -> Role {
+    let known = pod.order.iter().find(|(name, _)| name == container);
+    known.map_or(Role::Main, |(_, role)| *role)
+}
+
+/// What a container's role makes of its pod's restart policy.
+pub(crate) fn policy(pod: &ObservedPod, container: &Name) -> RestartPolicy {
+    match (role(pod, container), pod.restart_policy) {
+        (Role::Sidecar, _) => RestartPolicy::Always,
+        (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+        (Role::Init | Role::Main, policy) => policy,
+    }
+}
+
+/// The first of those that go before `container` and keep it from starting. A
+/// sidecar has to be ready for a first start only: it may fail later, as any
+/// other may.
+pub(crate) fn held_by<'a>(pod: &'a ObservedPod, container: &Name) -> Option<&'a Name> {
+    let is_first = pod.containers.get(container) == Some(&ObservedContainer::Defined);
+    let mut before = pod.order.iter().take_while(|(name, _)| name != container);
+    let holds = |name: &Name, role: Role| match role {
+        Role::Main => false,
+        Role::Init => container_ready_since(pod, name).is_none(),
+        Role::Sidecar => is_first && container_ready_since(pod, name).is_none(),
+    };
+    before.find(|(name, role)| holds(name, *role)).map(|(name, _)| name)
 }
 
 /// As [`ready_since`], with what was known of it before where nobody could ask
@@ -156,22 +194,20 @@ pub(crate) fn wants_start(policy: RestartPolicy, state: ObservedContainer) -> bo
     }
 }
 
-/// Starts what is to run and does not, in the order of the template.
+/// Starts what is to run and does not, in the pod's order.
 pub(crate) fn start_containers(
     name: &Name,
     pod: &ObservedPod,
     entry: &mut PodLedger,
-    workload: Option<&Workload>,
     draft: &mut Draft<'_>,
 ) {
-    let place = |container: &Name| {
-        workload.and_then(|w| w.containers.iter().position(|other| other == container))
-    };
+    let place = |container: &Name| pod.order.iter().position(|(other, _)| other == container);
     let mut waiting: Vec<&Name> = pod
         .containers
         .iter()
-        .filter(|(_, state)| wants_start(pod.restart_policy, **state))
+        .filter(|(name, state)| wants_start(policy(pod, name), **state))
         .map(|(container, _)| container)
+        .filter(|container| held_by(pod, container).is_none())
         .collect();
     waiting.sort_by_key(|container| place(container));
     for container in waiting {

@@ -182,7 +182,7 @@ fn run(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &mut Ledger, draft
                     && order::missing(workload, draft.observed).next().is_some()
             });
             if !waits {
-                pods::start_containers(name, seen, entry, workload, draft);
+                pods::start_containers(name, seen, entry, draft);
             }
         }
     }

@@ -9,7 +9,9 @@ use wherry_bundle::message::{Exit, Phase, PodPhase};
 use wherry_bundle::{Generation, Name};
 
 use crate::ledger::{Ledger, PodLedger};
-use crate::model::{Desired, Observed, ObservedContainer, Publication, Workload};
+use crate::model::{
+    Desired, Observed, ObservedContainer, ObservedPod, Publication, Workload,
+};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
 use crate::{fetch, publish};
@@ -60,6 +62,7 @@ pub fn status(desired: &Desired, observed: &Observed, ledger: &Ledger) -> NodeVi
             waits_for_repair(pod, desired, observed)
                 .or_else(|| unpublished(pod, &wanted, observed, ledger))
                 .or_else(|| entry.last_error.clone())
+                .or_else(|| seen.and_then(waits_for_another))
         };
         let containers = seen.into_iter().flat_map(|pod| pod.containers.keys());
         let containers = containers.map(|container| {
@@ -133,13 +136,13 @@ fn pod_phase(pod: &Pod, entry: &PodLedger, observed: &Observed) -> PodPhase {
     }
     let waits = |(name, state): (&Name, &ObservedContainer)| {
         let tried = entry.containers.get(name).is_some_and(|known| known.attempts.count > 0);
-        tried && pods::wants_start(seen.restart_policy, *state)
+        tried && pods::wants_start(pods::policy(seen, name), *state)
     };
-    let ended = |state: &ObservedContainer| {
+    let ended = |(name, state): (&Name, &ObservedContainer)| {
         matches!(state, ObservedContainer::Exited { .. })
-            && !pods::wants_start(seen.restart_policy, *state)
+            && !pods::wants_start(pods::policy(seen, name), *state)
     };
-    if seen.containers.values().all(ended) {
+    if seen.containers.iter().all(ended) {
         PodPhase::Completed
     } else if !pod.starting && seen.containers.iter().any(waits) {
         PodPhase::BackOff
@@ -170,8 +173,19 @@ fn waits_for(
 fn waits_for_repair(pod: &Pod, desired: &Desired, observed: &Observed) -> Option<String> {
     let workload = desired.workloads.get(&pod.deployment).filter(|w| pod.is_current(w))?;
     let seen = observed.pods.get(&pod.name)?;
-    let wants = |state: &ObservedContainer| pods::wants_start(seen.restart_policy, *state);
-    damage(workload, observed).filter(|_| seen.containers.values().any(wants))
+    let wants = |(name, state): (&Name, &ObservedContainer)| {
+        pods::wants_start(pods::policy(seen, name), *state)
+    };
+    damage(workload, observed).filter(|_| seen.containers.iter().any(wants))
+}
+
+/// One of its containers waits for another that goes before it.
+fn waits_for_another(pod: &ObservedPod) -> Option<String> {
+    let waiting = pod.order.iter().find_map(|(name, _)| {
+        let is_defined = pod.containers.get(name) == Some(&ObservedContainer::Defined);
+        Some((name, pods::held_by(pod, name).filter(|_| is_defined)?))
+    });
+    waiting.map(|(name, other)| format!("container {name} waits for {other}"))
 }
 
 fn damage(workload: &Workload, observed: &Observed) -> Option<String> {

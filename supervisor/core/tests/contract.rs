@@ -94,6 +94,7 @@ fn a_bundle_becomes_what_decisions_need() {
     };
     let container = Container {
         name: name("main"),
+        role: Role::Main,
         image: Digest([9; 32]),
         args: vec!["/bin/web".into()],
         env: Vec::new(),
@@ -106,6 +107,7 @@ fn a_bundle_becomes_what_decisions_need() {
         stop_signal: 15,
         probes: Probes::default(),
         pre_stop: None,
+        read_only_root: true,
     };
     let deployment = Deployment {
         name: name("web"),
@@ -121,6 +123,7 @@ fn a_bundle_becomes_what_decisions_need() {
             termination_grace_seconds: 30,
             containers: vec![container],
             volumes: Vec::new(),
+            fs_group: None,
         },
     };
     let image = Image {

@@ -12,7 +12,7 @@ use wherry_bundle::{Bundle, Name};
 use wherry_core::Observed;
 use wherry_runtime::proto::Usage;
 
-use super::report::RecentEvents;
+use super::report::{RecentEvents, megabytes};
 use crate::control::{ContainerDescription, MountDescription, PodDescription, PodUsage, Response};
 
 /// Events of a pod that are shown with it.
@@ -133,7 +133,7 @@ fn containers(bundle: &Bundle, deployment: &Deployment) -> Vec<ContainerDescript
     let describe = |container: &Container| ContainerDescription {
         name: container.name.clone(),
         image: bundle.image(&container.image).map(|i| i.reference.clone()).unwrap_or_default(),
-        args: container.args.clone(),
+        args: container.args.iter().map(ToString::to_string).collect(),
         user: container.user.uid,
         capabilities: container.capabilities.iter().cloned().collect(),
         cpu_millis: container.resources.cpu_millis,
@@ -153,6 +153,7 @@ fn mounts(deployment: &Deployment, container: &Container) -> Vec<MountDescriptio
                 ConfigKind::Secret => format!("secret {}", source.config.name),
             },
             VolumeSource::HostPath(source) => format!("host path {}", source.path),
+            VolumeSource::EmptyDir { bytes_max } => format!("memory, {}", megabytes(*bytes_max)),
         };
         Some(MountDescription { path: mount.path.clone(), source })
     };

@@ -298,6 +298,7 @@ mod tests {
             address: Some(9),
             complete: true,
             containers: BTreeMap::from([(lion.clone(), since)]),
+            order: vec![(lion.clone(), wherry_bundle::model::Role::Main)],
             restart_policy: wherry_bundle::model::RestartPolicy::Always,
             grace: Millis(0),
             health: BTreeMap::new(),

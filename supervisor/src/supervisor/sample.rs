@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
-    VolumeSource,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Strategy, User, VersionRef,
+    Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -80,6 +80,7 @@ fn deployment(map: &ConfigRef, secret: &ConfigRef) -> Deployment {
                 volume("all", map, &[], 0o444),
                 volume("keys", secret, &[], 0o400),
             ],
+            fs_group: None,
         },
     }
 }
@@ -91,9 +92,10 @@ fn container() -> Container {
         sub_path: sub_path.map(Into::into),
         read_only: true,
     };
-    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    let pair = |a: &str, b: &str| (a.to_owned(), b.into());
     Container {
         name: name("lion"),
+        role: Role::Main,
         image: Digest::of(b"image"),
         args: vec!["/lion".into(), "--port=80".into()],
         env: vec![pair("MODE", "old"), pair("B", "1"), pair("MODE", "new")],
@@ -114,5 +116,6 @@ fn container() -> Container {
         stop_signal: 15,
         probes: Probes::default(),
         pre_stop: None,
+        read_only_root: true,
     }
 }

@@ -3,15 +3,16 @@
 //! Never here: files, addresses being chosen.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 
 use heapless::Vec as Bounded;
 use wherry_bundle::limits::VOLUMES_MAX;
 use wherry_bundle::model::{
-    CAPABILITIES, Container, Deployment, HostPath, PodTemplate, VolumeSource,
+    CAPABILITIES, Container, Deployment, HostPath, Mount, PodTemplate, Volume, VolumeSource,
 };
-use wherry_bundle::{Bundle, Digest, Name};
-use wherry_runtime::proto::{ContainerSpec, MountSource, MountSpec, PathText, PodSpec, join_words};
+use wherry_bundle::{Bundle, Digest, Fact, Name};
+use wherry_runtime::proto::{
+    ContainerSpec, EmptyDir, MountSource, MountSpec, PathText, PodSpec, join_words,
+};
 
 /// Why a pod cannot be asked for. A bundle's checks leave few ways.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,12 +47,19 @@ impl PodOrder {
     ) -> Result<Self, SpecError> {
         let hash = bundle.pod_hash(deployment);
         let template = &deployment.pod;
+        let facts = |fact| match fact {
+            Fact::PodName => name.to_string(),
+            Fact::NodeName => bundle.node.to_string(),
+            // A bundle that asks for it on the host's network is not valid.
+            Fact::PodAddress => address.map(|address| address.to_string()).unwrap_or_default(),
+        };
         let containers = template
             .containers
             .iter()
-            .map(|container| container_spec(bundle, template, container, name, &hash))
+            .map(|container| container_spec(bundle, template, container, &facts, &hash))
             .collect::<Result<Vec<_>, _>>()?;
-        let names = bounded(template.containers.iter().map(|container| container.name.clone()));
+        let order = bounded(template.containers.iter().map(|c| (c.name.clone(), c.role)));
+        let empty_dirs = template.volumes.iter().filter_map(|v| empty_dir(v, template.fs_group));
         Ok(Self {
             pod: PodSpec {
                 name: name.clone(),
@@ -61,7 +69,8 @@ impl PodOrder {
                 address,
                 restart_policy: template.restart_policy,
                 grace_millis: u64::from(template.termination_grace_seconds) * 1000,
-                containers: names.ok_or_else(|| SpecError::TooMany(name.clone()))?,
+                containers: order.ok_or_else(|| SpecError::TooMany(name.clone()))?,
+                empty_dirs: bounded(empty_dirs).ok_or_else(|| SpecError::TooMany(name.clone()))?,
             },
             containers,
         })
@@ -75,11 +84,16 @@ pub fn volumes_folder(hash: &Digest) -> String {
     hash.hex()
 }
 
+fn empty_dir(volume: &Volume, gid: Option<u32>) -> Option<EmptyDir> {
+    let VolumeSource::EmptyDir { bytes_max } = volume.source else { return None };
+    Some(EmptyDir { volume: volume.name.clone(), bytes_max, gid })
+}
+
 fn container_spec(
     bundle: &Bundle,
     template: &PodTemplate,
     container: &Container,
-    pod: &Name,
+    facts: &impl Fn(Fact) -> String,
     hash: &Digest,
 ) -> Result<ContainerSpec, SpecError> {
     let name = || container.name.clone();
@@ -87,12 +101,13 @@ fn container_spec(
     let image = bundle
         .image(&container.image)
         .ok_or_else(|| SpecError::NoImage { container: container.name.clone() })?;
-    let env = environment(container, pod);
+    let env = environment(container, facts);
     let env = env.iter().map(String::as_str);
-    let args = container.args.iter().map(String::as_str);
+    let args: Vec<String> = container.args.iter().map(|word| word.resolve(facts)).collect();
+    let args = args.iter().map(String::as_str);
     let layers = image.layers.iter().map(|layer| layer.digest);
-    let (mounts, host_mounts) =
-        mount_specs(container, template, hash).ok_or_else(too_large("the list of mounts"))?;
+    let mounts = container.mounts.iter().map(|mount| mount_spec(mount, template, hash));
+    let mounts = mounts.collect::<Option<Vec<_>>>().and_then(bounded);
     Ok(ContainerSpec {
         name: container.name.clone(),
         args: join_words(args).ok_or_else(too_large("the command line"))?,
@@ -106,66 +121,44 @@ fn container_spec(
         cpu_millis: container.resources.cpu_millis,
         memory_bytes: container.resources.memory_bytes,
         layers: bounded(layers).ok_or_else(too_large("the list of layers"))?,
-        mounts,
+        mounts: mounts.ok_or_else(too_large("the list of mounts"))?,
         stop_signal: container.stop_signal,
-        host_mounts,
+        read_only_root: container.read_only_root,
     })
 }
 
-type Mounts = (Bounded<MountSpec, VOLUMES_MAX>, Bounded<HostMountSpec, VOLUMES_MAX>);
-
-/// Of the pod's own files, and of the host; `None` if they do not fit.
-fn mount_specs(container: &Container, template: &PodTemplate, hash: &Digest) -> Option<Mounts> {
-    let mut mounts = Mounts::default();
-    for mount in &container.mounts {
-        let volume = template.volumes.iter().find(|volume| volume.name == mount.volume)?;
-        let below = |mut path: String| {
-            if let Some(sub_path) = &mount.sub_path {
-                path.push('/');
-                path.push_str(sub_path);
-            }
-            path_text(&path)
-        };
-        let (destination, read_only) = (path_text(&mount.path)?, mount.read_only);
-        match &volume.source {
-            VolumeSource::Config(_) => {
-                let source = below(format!("{}/{}", volumes_folder(hash), mount.volume))?;
-                mounts.0.push(MountSpec { source, destination, read_only }).ok()?;
-            }
-            VolumeSource::HostPath(HostPath { path, kind }) => {
-                let (path, kind) = (below(path.clone())?, *kind);
-                mounts.1.push(HostMountSpec { path, kind, destination, read_only }).ok()?;
-            }
+/// `None` if it does not fit.
+fn mount_spec(mount: &Mount, template: &PodTemplate, hash: &Digest) -> Option<MountSpec> {
+    let volume = template.volumes.iter().find(|volume| volume.name == mount.volume)?;
+    let sub_path = mount.sub_path.as_deref();
+    let below = |folder: &str| match sub_path {
+        Some(path) => path_text(&format!("{folder}/{path}")),
+        None => path_text(folder),
+    };
+    let source = match &volume.source {
+        VolumeSource::Config(_) => {
+            MountSource::Files(below(&format!("{}/{}", volumes_folder(hash), mount.volume))?)
         }
-    }
-    Some(mounts)
-}
-
-/// The first host path that `bundle` asks for and `allowed` does not have, for
-/// people.
-#[must_use]
-pub fn not_allowed(bundle: &Bundle, allowed: &[PathBuf]) -> Option<String> {
-    bundle.deployments.iter().find_map(|deployment| {
-        deployment.pod.volumes.iter().find_map(|volume| {
-            let VolumeSource::HostPath(HostPath { path, .. }) = &volume.source else { return None };
-            let is_allowed = allowed.iter().any(|prefix| Path::new(path).starts_with(prefix));
-            (!is_allowed).then(|| {
-                format!(
-                    "deployment {}, volume {}: the host path `{path}` is not below one of \
-                     `[volumes] host_paths` in the node's configuration",
-                    deployment.name, volume.name
-                )
-            })
-        })
-    })
+        VolumeSource::HostPath(HostPath { path, kind }) => {
+            MountSource::Host { path: below(path)?, kind: *kind }
+        }
+        VolumeSource::EmptyDir { .. } => MountSource::Empty {
+            volume: mount.volume.clone(),
+            sub_path: match sub_path {
+                Some(path) => Some(path_text(path)?),
+                None => None,
+            },
+        },
+    };
+    Some(MountSpec { source, destination: path_text(&mount.path)?, read_only: mount.read_only })
 }
 
 /// `NAME=value` words: each name once, since programs differ in which of two
 /// they take; the last one wins, at the place of the first.
-fn environment(container: &Container, pod: &Name) -> Vec<String> {
-    let mut pairs: Vec<(&str, &str)> = Vec::new();
-    let hostname = [("HOSTNAME", pod.as_str())];
-    let own = container.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+fn environment(container: &Container, facts: &impl Fn(Fact) -> String) -> Vec<String> {
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    let hostname = [("HOSTNAME", facts(Fact::PodName))];
+    let own = container.env.iter().map(|(name, value)| (name.as_str(), value.resolve(facts)));
     for (name, value) in hostname.into_iter().chain(own) {
         match pairs.iter_mut().find(|pair| pair.0 == name) {
             Some(pair) => pair.1 = value,
@@ -197,7 +190,8 @@ fn path_text(path: &str) -> Option<PathText> {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::model::{HostPathKind, Mount, Volume};
+    use wherry_bundle::model::{HostPathKind, Role};
+    use wherry_bundle::Word;
     use wherry_runtime::packet;
     use wherry_runtime::proto::{Packet, Request, split_words};
 
@@ -207,34 +201,6 @@ mod tests {
     fn order(bundle: &Bundle) -> PodOrder {
         let address = Some(Ipv4Addr::new(10, 87, 0, 2));
         PodOrder::new(bundle, &bundle.deployments[0], &sample::name("web-1"), address).unwrap()
-    }
-
-    #[test]
-    fn of_the_host_a_pod_gets_what_the_node_allows() {
-        let mut bundle = sample::bundle();
-        assert_eq!(not_allowed(&bundle, &[]), None);
-        let pod = &mut bundle.deployments[0].pod;
-        let (path, kind) = ("/run/line".to_owned(), HostPathKind::Directory);
-        let source = VolumeSource::HostPath(HostPath { path, kind });
-        pod.volumes.push(Volume { name: sample::name("line"), source });
-        let mount = Mount {
-            volume: sample::name("line"),
-            path: "/line".into(),
-            sub_path: Some("one".into()),
-            read_only: false,
-        };
-        pod.containers[0].mounts.push(mount);
-        for allowed in ["/run/line", "/run"] {
-            assert_eq!(not_allowed(&bundle, &["/srv".into(), allowed.into()]), None);
-        }
-        for allowed in ["/run/line/one", "/run/li", "/srv"] {
-            let reason = not_allowed(&bundle, &[allowed.into()]).unwrap();
-            assert!(reason.contains("volume line: the host path `/run/line`"), "{reason}");
-        }
-        let mounts = &order(&bundle).containers[0].host_mounts;
-        let mounts: Vec<_> =
-            mounts.iter().map(|m| (m.path.as_str(), m.kind, m.destination.as_str())).collect();
-        assert_eq!(mounts, [("/run/line/one", kind, "/line")]);
     }
 
     #[test]
@@ -255,7 +221,7 @@ mod tests {
         assert_eq!(lion.layers[..], [sample::layer(b"base").digest, sample::layer(b"top").digest]);
         let folder = pod.hash.hex();
         let mounts: Vec<_> =
-            lion.mounts.iter().map(|m| (m.source.as_str(), m.destination.as_str())).collect();
+            lion.mounts.iter().map(|m| (files(&m.source), m.destination.as_str())).collect();
         assert_eq!(
             mounts,
             [
@@ -264,6 +230,61 @@ mod tests {
             ]
         );
         assert!(lion.mounts.iter().all(|mount| mount.read_only));
+        assert!(lion.read_only_root);
+        assert_eq!(pod.containers[..], [(sample::name("lion"), Role::Main)]);
+    }
+
+    fn files(source: &MountSource) -> &str {
+        let MountSource::Files(path) = source else { panic!("{source:?}") };
+        path.as_str()
+    }
+
+    #[test]
+    fn volumes_of_the_host_and_of_the_pod_arrive() {
+        let mut bundle = sample::bundle();
+        let pod = &mut bundle.deployments[0].pod;
+        pod.fs_group = Some(7);
+        let (path, kind) = ("/run/line".to_owned(), HostPathKind::Directory);
+        for (name, source) in [
+            ("line", VolumeSource::HostPath(HostPath { path, kind })),
+            ("run", VolumeSource::EmptyDir { bytes_max: 9 }),
+        ] {
+            pod.volumes.push(Volume { name: sample::name(name), source });
+            for sub_path in [None, Some("one".to_owned())] {
+                let (volume, read_only) = (sample::name(name), sub_path.is_some());
+                let mount = Mount { volume, path: "/a".into(), sub_path, read_only };
+                pod.containers[0].mounts.push(mount);
+            }
+        }
+        let PodOrder { pod, containers } = order(&bundle);
+        let dir = EmptyDir { volume: sample::name("run"), bytes_max: 9, gid: Some(7) };
+        assert_eq!(pod.empty_dirs[..], [dir]);
+        let empty = |sub_path: Option<&str>| MountSource::Empty {
+            volume: sample::name("run"),
+            sub_path: sub_path.map(|path| path.try_into().unwrap()),
+        };
+        let host = |path: &str| MountSource::Host { path: path.try_into().unwrap(), kind };
+        let wanted = [host("/run/line"), host("/run/line/one"), empty(None), empty(Some("one"))];
+        let mounts = &containers[0].mounts;
+        let found: Vec<_> = mounts.iter().map(|mount| mount.source.clone()).collect();
+        assert_eq!(found[found.len() - 4..], wanted);
+        assert!(mounts.last().unwrap().read_only);
+    }
+
+    #[test]
+    fn a_pod_learns_where_it_is() {
+        let mut bundle = sample::bundle();
+        let container = &mut bundle.deployments[0].pod.containers[0];
+        let mut at = Word::from("--at=");
+        at.append(&Fact::PodAddress.into());
+        container.args.push(at);
+        container.env.push(("NODE".into(), Fact::NodeName.into()));
+        container.env.push(("POD".into(), Fact::PodName.into()));
+        let PodOrder { containers, .. } = order(&bundle);
+        assert_eq!(split_words(&containers[0].args).last(), Some("--at=10.87.0.2"));
+        let env: Vec<&str> = split_words(&containers[0].env).collect();
+        let node = format!("NODE={}", bundle.node);
+        assert_eq!(env[env.len() - 2..], [node.as_str(), "POD=web-1"]);
     }
 
     #[test]
@@ -273,8 +294,8 @@ mod tests {
         bundle.images[0].layers = vec![sample::layer(b"x"); LAYERS_MAX];
         bundle.chunk_lists = [sample::cut(b"x")].into();
         let container = &mut bundle.deployments[0].pod.containers[0];
-        container.args = vec!["x".repeat(WORDS_BYTES_MAX)];
-        container.env = vec![("A".into(), "x".repeat(WORDS_BYTES_MAX - 1))];
+        container.args = vec!["x".repeat(WORDS_BYTES_MAX).into()];
+        container.env = vec![("A".into(), "x".repeat(WORDS_BYTES_MAX - 1).into())];
         let path = |length| format!("/{}", "p".repeat(length - 1));
         container.mounts = (0..VOLUMES_MAX)
             .map(|_| Mount {

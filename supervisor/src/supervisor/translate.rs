@@ -27,6 +27,7 @@ pub fn observed_pod(report: &PodReport, subnet: Subnet) -> ObservedPod {
         address: report.address.and_then(|address| subnet.pod_number(address)),
         complete: report.complete,
         containers: containers.collect(),
+        order: report.order.to_vec(),
         restart_policy: report.restart_policy,
         grace: Millis(report.grace_millis),
         health: BTreeMap::new(),
@@ -46,6 +47,7 @@ pub fn created_pod(order: &PodOrder, address: Option<u16>) -> ObservedPod {
         address,
         complete: true,
         containers: containers.map(|c| (c.name.clone(), ObservedContainer::Defined)).collect(),
+        order: order.pod.containers.to_vec(),
         restart_policy: order.pod.restart_policy,
         grace: Millis(order.pod.grace_millis),
         health: BTreeMap::new(),
@@ -125,7 +127,7 @@ mod tests {
     use wherry_bundle::Digest;
     use wherry_bundle::Generation;
     use wherry_bundle::message::Exit;
-    use wherry_bundle::model::{Protocol, RestartPolicy};
+    use wherry_bundle::model::{Protocol, RestartPolicy, Role};
     use wherry_core::PublishedPort;
     use wherry_runtime::proto::ContainerReport;
 
@@ -152,9 +154,11 @@ mod tests {
             grace_millis: 1500,
             complete: false,
             containers: containers.into_iter().collect(),
+            order: [(name("c"), Role::Init), (name("a"), Role::Main)].into_iter().collect(),
         };
         let pod = observed_pod(&report, Subnet::default());
         assert_eq!((pod.address, pod.grace, pod.complete), (Some(9), Millis(1500), false));
+        assert_eq!(pod.order, [(name("c"), Role::Init), (name("a"), Role::Main)]);
         let (started, at) = (Millis(5), Millis(7));
         let wanted = [
             ObservedContainer::Defined,

@@ -5,6 +5,7 @@
 
 mod cloud;
 mod keeping;
+mod prepared;
 mod rig;
 mod steps;
 mod upgrades;

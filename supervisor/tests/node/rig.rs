@@ -18,8 +18,8 @@ use wherry_bundle::envelope;
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
-    VolumeSource,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Strategy, User, VersionRef,
+    Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -405,15 +405,17 @@ pub fn deployment(
                     mode: 0o444,
                 }),
             }],
+            fs_group: None,
         },
     }
 }
 
-fn container(text: &str, script: &str) -> Container {
+pub fn container(text: &str, script: &str) -> Container {
     Container {
         name: name(text),
+        role: Role::Main,
         image: Digest::of(b"image"),
-        args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        args: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
         env: vec![("GREETED".into(), "world".into())],
         working_dir: "/".into(),
         user: User { uid: 1000, gid: 1000, additional_gids: vec![] },
@@ -429,6 +431,7 @@ fn container(text: &str, script: &str) -> Container {
         stop_signal: 15,
         probes: Probes::default(),
         pre_stop: None,
+        read_only_root: true,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::promise::Promise;
 use wherry_bundle::Name;
+use wherry_bundle::model::Role;
 use wherry_core::ledger::{Attempts, PodLedger, Stopping};
 use wherry_core::{Action, Desired, Ledger, Millis, Observed, Plan, reconcile};
 
@@ -16,6 +17,8 @@ pub enum Bug {
     /// Does not ask whether there is memory.
     IgnoresMemory,
     IgnoresDependencies,
+    /// Starts all containers of a pod at once.
+    IgnoresRoles,
     IgnoresBackOff,
     /// Waits for an hour longer.
     BacksOffTooLong,
@@ -37,11 +40,12 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::StopsAvailablePods,
         Self::SurgesTooFar,
         Self::IgnoresMemory,
         Self::IgnoresDependencies,
+        Self::IgnoresRoles,
         Self::IgnoresBackOff,
         Self::BacksOffTooLong,
         Self::RepeatsActions,
@@ -63,6 +67,7 @@ impl Bug {
             Self::SurgesTooFar => Promise::Places,
             Self::IgnoresMemory => Promise::Memory,
             Self::IgnoresDependencies => Promise::Dependencies,
+            Self::IgnoresRoles => Promise::Order,
             Self::IgnoresBackOff => Promise::BackOff,
             Self::BacksOffTooLong => Promise::BackOffBound,
             Self::RepeatsActions => Promise::Once,
@@ -106,6 +111,10 @@ pub fn decide(
         Bug::IgnoresMemory => observed.memory_available_bytes = None,
         Bug::IgnoresDependencies => {
             desired.workloads.values_mut().for_each(|workload| workload.after.clear());
+        }
+        Bug::IgnoresRoles => {
+            let orders = observed.pods.values_mut().flat_map(|pod| &mut pod.order);
+            orders.for_each(|(_, role)| *role = Role::Main);
         }
         Bug::IgnoresBackOff => {
             let pods = ledger.pods.values_mut();
@@ -162,6 +171,7 @@ pub fn decide(
         | Bug::SurgesTooFar
         | Bug::IgnoresMemory
         | Bug::IgnoresDependencies
+        | Bug::IgnoresRoles
         | Bug::IgnoresBackOff
         | Bug::RepeatsActions
         | Bug::LeavesPodsBehind

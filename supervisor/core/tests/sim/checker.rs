@@ -13,7 +13,9 @@ use wherry_core::{
 };
 
 use crate::promise::keeps;
-use crate::turn::{Turn, bounds, is_running, ready_since, wait, wants_start};
+use crate::turn::{
+    Turn, bounds, is_held, is_running, ready_since, runs_on, wait, wants_start,
+};
 use crate::world::World;
 
 /// What the checker remembers; it starts over when the ledger is lost.
@@ -75,7 +77,9 @@ impl Checker {
                     let here = workload.layers.iter().all(|l| observed.layers.contains(&l.digest));
                     keeps!(Orderly, here, "{pod} is made without its layers");
                 }
-                Action::StartContainer { pod, .. } => {
+                Action::StartContainer { pod, container } => {
+                    let held = is_held(&observed.pods[pod], container);
+                    keeps!(Order, !held, "{pod}/{container} starts before its time");
                     keeps!(Orderly, observed.pods[pod].complete, "{pod} is started in part");
                     keeps!(
                         Orderly,
@@ -225,7 +229,7 @@ impl Checker {
                 }
             }
             // A dead pod has no connections that could be cut.
-            let alive = pod.containers.values().all(is_running);
+            let alive = runs_on(pod);
             let leads = world.published.services.values();
             if alive && leads.flat_map(|s| &s.pods).any(|address| Some(*address) == pod.address) {
                 self.published.insert(name.clone(), turn.now);
@@ -362,7 +366,7 @@ impl Checker {
                     Action::StartContainer { pod: pod.clone(), container: container.clone() };
                 let is_asked =
                     turn.observed.in_flight.contains(&start) || turn.plan.actions.contains(&start);
-                if is_asked || !wants_start(seen, *state) {
+                if is_asked || !wants_start(seen, container, *state) || is_held(seen, container) {
                     continue;
                 }
                 let failed = self.rows.get(&start).map(|(row, until)| until.0 - wait(*row));
@@ -423,6 +427,6 @@ impl Checker {
             self.is_available(turn, pod, &turn.plan.ledger),
             "{pod} is not available"
         );
-        keeps!(Published, seen.containers.values().all(is_running), "{pod} does not run");
+        keeps!(Published, runs_on(seen), "{pod} does not run");
     }
 }

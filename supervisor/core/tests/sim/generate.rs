@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::model::{Layer, RestartPolicy, Strategy};
+use wherry_bundle::model::{Layer, RestartPolicy, Role, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::{Desired, Millis, Preparation, Workload};
 
@@ -82,7 +82,7 @@ pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
             (false, _) => rng.below(MUTE_FORM),
             // Form 0 of it is never started again: were it told to stop, and
             // that forgotten, it would stay as it is.
-            (true, "job") => rng.between(1, BROKEN_FORM - 1),
+            (true, "job") => 1,
             (true, _) => rng.below(BROKEN_FORM),
         };
         let earlier: Vec<Name> = workloads.keys().cloned().collect();
@@ -137,10 +137,12 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         digest: Digest::of(format!("layer {deployment} {n}").as_bytes()),
         size_bytes: 1_000 + n,
     };
-    let mut containers = vec![name("main")];
-    if form == 1 {
-        containers.push(name("aside"));
-    }
+    let main = (name("main"), Role::Main);
+    let containers = match form {
+        1 => vec![main, (name("aside"), Role::Main)],
+        2 => vec![(name("zero"), Role::Init), (name("helper"), Role::Sidecar), main],
+        _ => vec![main],
+    };
     let host_network = deployment == "gate";
     let ports = if matches!(deployment, "gate" | "web") {
         vec![wherry_core::PublishedPort {

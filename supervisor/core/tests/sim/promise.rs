@@ -11,6 +11,8 @@ pub enum Promise {
     /// No more memory is given away than there is.
     Memory,
     Dependencies,
+    /// Nor does a container start before those that go before it.
+    Order,
     /// No try before its back-off is over.
     BackOff,
     /// None long after the longest one.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use wherry_bundle::Name;
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{RestartPolicy, Strategy};
+use wherry_bundle::model::{RestartPolicy, Role, Strategy};
 use wherry_core::ledger::Stopping;
 use wherry_core::surge::MEMORY_MARGIN_BYTES;
 use wherry_core::{
@@ -15,7 +15,7 @@ use wherry_core::{
 
 use crate::bugs::{Bug, decide};
 use crate::promise::keeps;
-use crate::world::World;
+use crate::world::{World, role_of};
 
 /// One plan and its inputs.
 pub struct Turn<'a> {
@@ -183,8 +183,13 @@ pub fn is_running(state: &ObservedContainer) -> bool {
 }
 
 /// To be started, now or later.
-pub fn wants_start(pod: &ObservedPod, state: ObservedContainer) -> bool {
-    match (state, pod.restart_policy) {
+pub fn wants_start(pod: &ObservedPod, name: &Name, state: ObservedContainer) -> bool {
+    let policy = match (role_of(pod, name), pod.restart_policy) {
+        (Role::Main, policy) | (Role::Init, policy @ RestartPolicy::Never) => policy,
+        (Role::Init, _) => RestartPolicy::OnFailure,
+        (Role::Sidecar, _) => RestartPolicy::Always,
+    };
+    match (state, policy) {
         (ObservedContainer::Running { .. }, _) => false,
         (ObservedContainer::Defined, _) => true,
         (ObservedContainer::Exited { .. }, RestartPolicy::Always) => true,
@@ -193,18 +198,44 @@ pub fn wants_start(pod: &ObservedPod, state: ObservedContainer) -> bool {
     }
 }
 
+/// All run that are to run on.
+pub fn runs_on(pod: &ObservedPod) -> bool {
+    let mut all = pod.containers.iter();
+    all.all(|(name, state)| is_running(state) || role_of(pod, name) == Role::Init)
+}
+
+/// A container before `name` is not where it has to be for it to start.
+pub fn is_held(pod: &ObservedPod, name: &Name) -> bool {
+    let is_first = pod.containers[name] == ObservedContainer::Defined;
+    pod.order.iter().take_while(|(other, _)| other != name).any(|(other, role)| {
+        let state = pod.containers[other];
+        match role {
+            Role::Main => false,
+            Role::Init => {
+                !matches!(state, ObservedContainer::Exited { exit: Exit::Code(0), .. })
+            }
+            Role::Sidecar => {
+                let sick = pod.unhealthy.contains(other);
+                let ready = pod.health.get(other) != Some(&Health::NotReady);
+                is_first && !(is_running(&state) && ready && !sick)
+            }
+        }
+    })
+}
+
 pub fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     let mut latest = None;
     for (name, state) in &pod.containers {
         let start = match *state {
             ObservedContainer::Running { .. } if pod.unhealthy.contains(name) => return None,
+            ObservedContainer::Running { .. } if role_of(pod, name) == Role::Init => return None,
             ObservedContainer::Running { since } => match pod.health.get(name) {
                 Some(Health::NotReady) => return None,
                 Some(Health::Ready { since: ready }) => since.max(*ready),
                 Some(Health::Unknown) | None => since,
             },
             ObservedContainer::Exited { exit: Exit::Code(0), started, .. }
-                if pod.restart_policy != RestartPolicy::Always =>
+                if !wants_start(pod, name, *state) =>
             {
                 started
             }

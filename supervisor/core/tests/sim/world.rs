@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{Layer, RestartPolicy};
+use wherry_bundle::model::{Layer, RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::{
     Action, Desired, Health, Millis, Observed, ObservedContainer, ObservedPod, Publication,
@@ -312,6 +312,7 @@ impl World {
                     address: *address,
                     complete: false,
                     containers: BTreeMap::new(),
+                    order: workload.containers.clone(),
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
                     health: BTreeMap::new(),
@@ -328,7 +329,7 @@ impl World {
                 } else {
                     self.hidden.remove(pod);
                     made.complete = true;
-                    for container in workload.containers {
+                    for (container, _) in workload.containers {
                         made.containers.entry(container).or_insert(ObservedContainer::Defined);
                     }
                 }
@@ -355,13 +356,19 @@ impl World {
             return;
         }
         *state = ObservedContainer::Running { since: self.now };
-        if generate::is_probed(&found.deployment) {
+        let role = role_of(found, container);
+        if generate::is_probed(&found.deployment) && role != Role::Init {
             found.health.insert(container.clone(), Health::NotReady);
             let at = self.later(100, 20_000);
             self.ready.insert((pod.clone(), container.clone()), at);
         }
         let found = &self.pods[pod];
         let end = match generate::program_of(found.hash) {
+            _ if role == Role::Sidecar => None,
+            _ if role == Role::Init => {
+                let fails = self.faults && self.rng.chance(250);
+                Some((self.later(1, 5_000), Exit::Code(fails.into())))
+            }
             Program::RunsOn | Program::NeverReady => None,
             Program::Completes => Some((self.later(1, 30_000), Exit::Code(0))),
             // Now and then it runs long enough to count as stable.
@@ -406,4 +413,8 @@ impl World {
             *state = ObservedContainer::Exited { exit, started: since, at };
         }
     }
+}
+
+pub fn role_of(pod: &ObservedPod, container: &Name) -> Role {
+    pod.order.iter().find(|(name, _)| name == container).unwrap().1
 }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::Strategy;
+use wherry_bundle::model::{Role, Strategy};
 use wherry_core::{Health, Millis, Preparation, Workload};
 
 use crate::scenario::{Scenario, line, name, workload};
@@ -83,7 +83,7 @@ fn the_table_in_the_documentation_is_what_the_reconciler_does() {
 }
 
 fn lives(table: &mut Table) {
-    let both = vec![name("main"), name("aside")];
+    let both = ["main", "aside"].map(|text| (name(text), Role::Main)).into();
     table.scenario.bundle_without_layers([(
         "web",
         Workload { containers: both, min_ready: Millis(5_000), ..workload("a") },

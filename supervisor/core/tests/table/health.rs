@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wherry_bundle::Generation;
 use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::message::{Cause, Exit, PodPhase};
+use wherry_bundle::model::Role;
 use wherry_core::upgrade::{CRASH_LOOP_STARTS, Facts, Verdict, Watch};
 use wherry_core::{Health, Ledger, Millis, Preparation, Workload};
 
@@ -167,7 +168,7 @@ fn too_many_boots_fail_it() {
 #[test]
 fn a_sick_container_is_ended_and_started_again_alone() {
     let mut s = Scenario::new();
-    let both = vec![name("main"), name("aside")];
+    let both = ["main", "aside"].map(|text| (name(text), Role::Main)).into();
     s.bundle([("web", Workload { containers: both, ..workload("a") })]);
     s.settle(0);
     s.pod("web-1").unhealthy.insert(name("main"));

@@ -5,6 +5,7 @@
 mod document;
 mod ends;
 mod health;
+mod order;
 mod replacement;
 mod scenario;
 mod starts;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::message::{EventKind, Exit};
-use wherry_bundle::model::{Layer, RestartPolicy, Strategy};
+use wherry_bundle::model::{Layer, RestartPolicy, Role, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::{
     Action, Desired, Ledger, Millis, NodeView, Observed, ObservedContainer, ObservedPod, Plan,
@@ -37,7 +37,7 @@ pub fn workload(form: &str) -> Workload {
         after: BTreeSet::new(),
         restart_policy: RestartPolicy::Always,
         grace: Millis(10_000),
-        containers: vec![name("main")],
+        containers: vec![(name("main"), Role::Main)],
         layers: BTreeSet::from([layer(form)]),
         host_network: false,
         ports: Vec::new(),
@@ -129,8 +129,12 @@ impl Scenario {
         }
     }
 
-    fn container_exits(&mut self, pod: &str, container: &Name, exit: Exit) {
-        let at = self.now;
+    /// One container, at a time of its own.
+    pub fn ends(&mut self, pod: &str, container: &str, exit: Exit, at: u64) {
+        self.container_exits(pod, &name(container), exit, Millis(at));
+    }
+
+    fn container_exits(&mut self, pod: &str, container: &Name, exit: Exit, at: Millis) {
         let found = self.pod(pod);
         found.unhealthy.remove(container);
         if let Some(state) = found.containers.get_mut(container)
@@ -180,7 +184,7 @@ impl Scenario {
             Action::Fetch { layers } => self.observed.fetching.clone_from(layers),
             Action::CreatePod { pod, deployment, address } => {
                 let workload = &self.desired.workloads[deployment];
-                let containers = workload.containers.iter().cloned();
+                let containers = workload.containers.iter().map(|(name, _)| name.clone());
                 let made = ObservedPod {
                     deployment: deployment.clone(),
                     hash: workload.hash,
@@ -188,6 +192,7 @@ impl Scenario {
                     address: *address,
                     complete: true,
                     containers: containers.map(|c| (c, ObservedContainer::Defined)).collect(),
+                    order: workload.containers.clone(),
                     restart_policy: workload.restart_policy,
                     grace: workload.grace,
                     health: BTreeMap::new(),
@@ -202,10 +207,10 @@ impl Scenario {
                 self.pod(pod.as_str()).containers.insert(container.clone(), running);
             }
             Action::TerminateContainer { pod, container } => {
-                self.container_exits(pod.as_str(), container, Exit::Signal(15));
+                self.container_exits(pod.as_str(), container, Exit::Signal(15), self.now);
             }
             Action::KillContainer { pod, container } => {
-                self.container_exits(pod.as_str(), container, Exit::Signal(9));
+                self.container_exits(pod.as_str(), container, Exit::Signal(9), self.now);
             }
             Action::PreStop { .. } => {}
             Action::TerminatePod { pod } => self.exits(pod.as_str(), Exit::Signal(15), self.now.0),

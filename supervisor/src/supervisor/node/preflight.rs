@@ -38,6 +38,7 @@ impl Node {
             memory_bytes: memory::total_bytes(),
             memory_percent_max: self.config.memory_percent_max,
             lacks,
+            host_paths: self.config.host_paths.clone(),
         };
         self.kernel.forget_lacks();
         let cgroup = &self.config.cgroup;

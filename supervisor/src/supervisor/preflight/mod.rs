@@ -8,10 +8,10 @@
 pub mod kernel;
 pub mod ports;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Deployment, Protocol};
+use wherry_bundle::model::{Deployment, HostPath, Protocol, VolumeSource};
 
 use super::report::megabytes;
 use kernel::Lacks;
@@ -25,6 +25,8 @@ pub struct Offer {
     /// Of that, what the limits of all pods together may be.
     pub memory_percent_max: u32,
     pub lacks: Lacks,
+    /// What pods may mount of the host, with all that is below.
+    pub host_paths: Vec<PathBuf>,
 }
 
 /// Room for layers.
@@ -48,6 +50,7 @@ pub fn reasons(
     reasons.extend(offer.flash.as_ref().and_then(flash));
     reasons.extend(offer.memory_bytes.and_then(|bytes| memory(bundle, bytes, offer)));
     reasons.extend(kernel::reasons(bundle, &offer.lacks));
+    reasons.extend(host_paths(bundle, &offer.host_paths));
     for (protocol, port) in host_ports(bundle) {
         let name = match protocol {
             Protocol::Tcp => "tcp",
@@ -70,10 +73,7 @@ fn flash(flash: &Flash) -> Option<String> {
 fn memory(bundle: &Bundle, bytes: u64, offer: &Offer) -> Option<String> {
     let bytes_max = u128::from(bytes) * u128::from(offer.memory_percent_max) / 100;
     let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-    let limits = |deployment: &Deployment| {
-        let limits = deployment.pod.containers.iter().map(|c| c.resources.memory_bytes);
-        limits.flatten().fold(0, u64::saturating_add)
-    };
+    let limits = |deployment: &Deployment| deployment.pod.memory_bytes_max();
     let all = bundle.deployments.iter().fold(0, |sum: u64, deployment| {
         let replicas = u64::from(deployment.replicas);
         sum.saturating_add(limits(deployment).saturating_mul(replicas))
@@ -90,6 +90,25 @@ fn memory(bundle: &Bundle, bytes: u64, offer: &Offer) -> Option<String> {
         let (own, bytes) = (megabytes(limits(largest)), megabytes(bytes));
         format!("a pod of {} may use {own} of memory, {bytes} are there", largest.name)
     })
+}
+
+/// What is asked for of the host that the node does not give.
+fn host_paths(bundle: &Bundle, allowed: &[PathBuf]) -> Vec<String> {
+    let volumes = bundle.deployments.iter().flat_map(|deployment| {
+        deployment.pod.volumes.iter().map(move |volume| (&deployment.name, volume))
+    });
+    let refused = volumes.filter_map(|(deployment, volume)| {
+        let VolumeSource::HostPath(HostPath { path, .. }) = &volume.source else { return None };
+        let is_allowed = allowed.iter().any(|prefix| Path::new(path).starts_with(prefix));
+        let volume = &volume.name;
+        (!is_allowed).then(|| {
+            format!(
+                "deployment {deployment}, volume {volume}: the host path `{path}` is not below one \
+                 of `[volumes] host_paths` in the node's configuration"
+            )
+        })
+    });
+    refused.collect()
 }
 
 fn host_ports(bundle: &Bundle) -> Vec<(Protocol, u16)> {
@@ -109,6 +128,8 @@ fn host_ports(bundle: &Bundle) -> Vec<(Protocol, u16)> {
 
 #[cfg(test)]
 mod tests {
+    use wherry_bundle::model::{HostPathKind, Volume};
+
     use super::*;
     use crate::supervisor::sample;
 
@@ -118,6 +139,7 @@ mod tests {
             memory_bytes: Some(480_000_000),
             memory_percent_max: 100,
             lacks: Lacks::default(),
+            host_paths: Vec::new(),
         }
     }
 
@@ -165,6 +187,22 @@ mod tests {
         assert_eq!(told(500_000_000, 0, 200), Vec::<String>::new());
         let [why] = &told(300_000_000, 1, 50)[..] else { panic!() };
         assert!(why.contains("240.0 MB are there"), "{why}");
+    }
+
+    #[test]
+    fn of_the_host_a_pod_gets_what_the_node_allows() {
+        let mut bundle = sample::bundle();
+        let host_path = HostPath { path: "/run/line".into(), kind: HostPathKind::Directory };
+        let source = VolumeSource::HostPath(host_path);
+        bundle.deployments[0].pod.volumes.push(Volume { name: sample::name("line"), source });
+        let allowing = |allowed: &str| Offer { host_paths: vec![allowed.into()], ..offer() };
+        for allowed in ["/run/line", "/run"] {
+            assert_eq!(told(&bundle, &allowing(allowed)), Vec::<String>::new());
+        }
+        for allowed in ["/run/line/one", "/run/li", "/srv"] {
+            let [why] = &told(&bundle, &allowing(allowed))[..] else { panic!("{allowed}") };
+            assert!(why.contains("volume line: the host path `/run/line`"), "{why}");
+        }
     }
 
     #[test]

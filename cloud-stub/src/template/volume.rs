@@ -1,0 +1,156 @@
+//! A pod's volumes, and a container's mounts of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wherry_bundle::limits::EMPTY_DIR_BYTES_MAX;
+use wherry_bundle::model::{
+    ConfigKind, ConfigRef, ConfigVolume, HostPath, HostPathKind, Mount, Volume, VolumeSource,
+    is_container_path, is_host_path,
+};
+
+use super::place::{Object, Place};
+use super::quantity::memory_bytes;
+use super::shapes;
+
+const FILE_MODE: u16 = 0o644;
+/// Of a volume in memory that names no `sizeLimit`. Only what is used counts.
+const EMPTY_DIR_BYTES: u64 = 64 << 20;
+
+pub(super) fn volume(place: &Place<'_>) -> Option<Volume> {
+    let object = place.object(&shapes::VOLUME)?;
+    let name = object.require("name").and_then(|place| place.name());
+    let sources = ["configMap", "secret", "emptyDir", "hostPath"].map(|field| object.get(field));
+    let source = match sources {
+        [Some(source), None, None, None] => {
+            let object = source.object(&shapes::CONFIG_MAP_SOURCE)?;
+            config_volume(&object, ConfigKind::ConfigMap, "name").map(VolumeSource::Config)
+        }
+        [None, Some(source), None, None] => {
+            let object = source.object(&shapes::SECRET_SOURCE)?;
+            config_volume(&object, ConfigKind::Secret, "secretName").map(VolumeSource::Config)
+        }
+        [None, None, Some(source), None] => empty_dir(&source),
+        [None, None, None, Some(source)] => host_path(&source).map(VolumeSource::HostPath),
+        _ => {
+            place.problem("must have one of configMap, secret, emptyDir and hostPath");
+            None
+        }
+    };
+    Some(Volume { name: name?, source: source? })
+}
+
+fn config_volume(source: &Object<'_>, kind: ConfigKind, key: &str) -> Option<ConfigVolume> {
+    let config = source.require(key).and_then(|place| place.name());
+    let mode = source.get("defaultMode").map_or(Some(FILE_MODE), |place| place.int(0, 0o777));
+    let mut items = BTreeMap::new();
+    for place in source.get("items").iter().flat_map(Place::items) {
+        let item = place.object(&shapes::KEY_TO_PATH)?;
+        let key = item.require("key").and_then(|place| place.text());
+        let path = item.require("path").and_then(|place| place.relative_path());
+        let (key, path) = (key?, path?);
+        if items.values().any(|known| *known == path) {
+            place.problem(format!("two files at `{path}`"));
+        }
+        if items.insert(key.clone(), path).is_some() {
+            place.problem(format!("the key `{key}` is there twice"));
+        }
+    }
+    Some(ConfigVolume { config: ConfigRef { kind, name: config? }, items, mode: mode? })
+}
+
+/// Whether a node allows it is known there only.
+fn host_path(place: &Place<'_>) -> Option<HostPath> {
+    let object = place.object(&shapes::HOST_PATH_SOURCE)?;
+    let place = object.require("path")?;
+    let path = place.text().filter(|path| {
+        let is_plain = is_host_path(path);
+        if !is_plain {
+            place.problem("must be a plain absolute path outside /proc");
+        }
+        is_plain
+    });
+    let kind =
+        object.get("type").map_or(Some(HostPathKind::Any), |place| match place.text()?.as_str() {
+            "" => Some(HostPathKind::Any),
+            "Directory" => Some(HostPathKind::Directory),
+            "DirectoryOrCreate" => Some(HostPathKind::DirectoryOrCreate),
+            _ => {
+                place.problem("must be Directory, DirectoryOrCreate or empty");
+                None
+            }
+        });
+    Some(HostPath { path: path?, kind: kind? })
+}
+
+/// In memory, whatever its `medium` is.
+fn empty_dir(place: &Place<'_>) -> Option<VolumeSource> {
+    if matches!(place.value(), super::yaml::Value::Null) {
+        return Some(VolumeSource::EmptyDir { bytes_max: EMPTY_DIR_BYTES });
+    }
+    let object = place.object(&shapes::EMPTY_DIR_SOURCE)?;
+    if let Some(place) = object.get("medium")
+        && !matches!(place.text()?.as_str(), "" | "Memory")
+    {
+        place.problem("must be Memory, or left out: it is in memory anyway");
+    }
+    let Some(place) = object.get("sizeLimit") else {
+        return Some(VolumeSource::EmptyDir { bytes_max: EMPTY_DIR_BYTES });
+    };
+    let bytes = memory_bytes(&place.scalar_text()?);
+    let fits = bytes.filter(|bytes| (1..=EMPTY_DIR_BYTES_MAX).contains(bytes));
+    if fits.is_none() {
+        place.problem("must be bytes, such as 16Mi, and 1Gi at most");
+    }
+    Some(VolumeSource::EmptyDir { bytes_max: fits? })
+}
+
+pub(super) fn mounts(object: &Object<'_>, volumes: &[Volume]) -> Option<Vec<Mount>> {
+    let places: Vec<_> = object.get("volumeMounts").iter().flat_map(Place::items).collect();
+    let mounts: Vec<_> = places.iter().map(|place| mount(place, volumes)).collect();
+    let mut paths = BTreeSet::new();
+    for (place, mount) in places.iter().zip(&mounts) {
+        if let Some(mount) = mount
+            && !paths.insert(&mount.path)
+        {
+            place.problem(format!("`{}` is mounted at twice", mount.path));
+        }
+    }
+    mounts.into_iter().collect()
+}
+
+fn mount(place: &Place<'_>, volumes: &[Volume]) -> Option<Mount> {
+    let object = place.object(&shapes::VOLUME_MOUNT)?;
+    let volume = object.require("name").and_then(|place| {
+        let name = place.name()?;
+        let volume = volumes.iter().find(|volume| volume.name == name);
+        if volume.is_none() {
+            place.problem(format!("there is no volume `{name}` in this pod"));
+        }
+        volume
+    });
+    let is_config = volume.is_some_and(|v| matches!(v.source, VolumeSource::Config(_)));
+    let path = object.require("mountPath").and_then(|place| {
+        let path = place.text()?;
+        if !is_container_path(&path) || path == "/" {
+            place.problem("must be a plain absolute path, not / and not below /proc");
+        }
+        Some(path)
+    });
+    let sub_path = object.get("subPath").map(|place| place.relative_path());
+    let read_only = object.get("readOnly").map_or(Some(is_config), |place| {
+        let read_only = place.bool()?;
+        if is_config && !read_only {
+            place.problem("config maps and secrets are always read-only");
+        }
+        Some(read_only)
+    });
+    Some(Mount {
+        volume: volume?.name.clone(),
+        path: path?,
+        sub_path: match sub_path {
+            Some(path) => Some(path?),
+            None => None,
+        },
+        read_only: read_only?,
+    })
+}
