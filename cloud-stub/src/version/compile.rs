@@ -9,9 +9,9 @@ use wherry_bundle::model::{
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
-use super::{Component, VersionPackage};
+use super::{Component, Source, VersionPackage};
 use crate::template::place::{Problem, Problems};
-use crate::template::{self, Context, Lookup};
+use crate::template::{self, Context, Documents, Lookup};
 
 /// All that a version adds to a node's bundle, each list ordered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,11 +35,8 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     for config in &package.configs {
         add_config(&mut configs, own_config(config), "version.yaml", &problems);
     }
-    let parse = |component: &Component| {
-        let template = &component.template;
-        template::parse(&template.file, &template.text, &problems)
-    };
-    let documents: Vec<_> = package.components.iter().map(|c| (c, parse(c))).collect();
+    let documents: Vec<_> =
+        package.components.iter().map(|component| (component, parse(component, &problems))).collect();
     for (component, documents) in &documents {
         for config in documents.configs(&problems) {
             add_config(&mut configs, config, &component.template.file, &problems);
@@ -85,6 +82,11 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     };
     check(package, &compiled, &problems);
     problems.result(compiled)
+}
+
+fn parse<'a>(component: &'a Component, problems: &Problems) -> Documents<'a> {
+    let Source { file, text } = &component.template;
+    template::parse(file, text, problems)
 }
 
 /// The loader told a person already, with the line; but a package comes over

@@ -21,7 +21,7 @@ use crate::{record, sys};
 
 /// From the request to the program's execution: an image may lie on slow
 /// flash, and the gateway be busy.
-const START_MILLIS_MAX: u64 = 20_000;
+const START_MILLIS_MAX: u64 = 60_000;
 /// Requests that wait for one start.
 const SEQS_MAX: usize = 8;
 const SILENT_END: &str = "its creator ended without a word";

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{
-    Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy,
+    Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role,
     Strategy, User,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};

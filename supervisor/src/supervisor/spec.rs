@@ -5,7 +5,6 @@
 use std::net::Ipv4Addr;
 
 use heapless::Vec as Bounded;
-use wherry_bundle::limits::VOLUMES_MAX;
 use wherry_bundle::model::{
     CAPABILITIES, Container, Deployment, HostPath, Mount, PodTemplate, Volume, VolumeSource,
 };
@@ -289,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_largest_valid_container_fits_in_a_packet() {
-        use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, WORDS_BYTES_MAX};
+        use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX};
         let mut bundle = sample::bundle();
         bundle.images[0].layers = vec![sample::layer(b"x"); LAYERS_MAX];
         bundle.chunk_lists = [sample::cut(b"x")].into();

@@ -22,7 +22,7 @@ fn ordered(restart_policy: RestartPolicy) -> Workload {
 fn created(restart_policy: RestartPolicy) -> Scenario {
     let mut s = Scenario::new();
     s.bundle([("web", ordered(restart_policy))]);
-    s.step(0, &["create web-1", "publish web 0"]);
+    s.step(0, &["publish web 0", "create web-1"]);
     s.step(10, &["start web-1/zero"]);
     s
 }
@@ -93,7 +93,7 @@ fn what_is_adopted_is_not_prepared_once_more() {
     let roles = [("zero", Role::Init), ("main", Role::Main)];
     let containers = roles.map(|(text, role)| (name(text), role)).into();
     s.bundle([("web", Workload { containers, ..workload("a") })]);
-    s.step(0, &["create web-1", "publish web 0"]);
+    s.step(0, &["publish web 0", "create web-1"]);
     s.step(10, &["start web-1/zero"]);
     s.ends("web-1", "zero", Exit::Code(0), 1_000);
     s.settle(1_000);

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod inside;
+
 use std::path::Path;
 
 use wherry_bundle::Digest;
@@ -236,7 +238,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
             "value: here",
             "valueFrom: {}",
             &format!(
-                "web.yaml:29: {container}.env[0].valueFrom: not supported: write the value, or mount a config map"
+                "web.yaml:29: {container}.env[0].valueFrom: must have one of fieldRef, configMapKeyRef and secretKeyRef"
             ),
         ),
         (
@@ -324,9 +326,9 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "kind: Secret",
             "kind: Service",
-            "web.yaml:53: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
         ),
-        ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
+        ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:60: data.key.pem: must be base64"),
         (
             "rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }",
             "rollingUpdate: { maxUnavailable: 0%, maxSurge: 0 }",
@@ -835,9 +837,12 @@ fn mistakes_in_probes_are_told_with_their_paths() {
 #[test]
 fn no_honoured_field_is_ignored() {
     let mut tested = std::collections::BTreeSet::new();
-    for (text, cases) in
-        [(WEB, &HONOURED[..]), (ELSEWHERE, &HONOURED_ELSEWHERE[..]), (HEALTH, &HONOURED_HEALTH[..])]
-    {
+    for (text, cases) in [
+        (WEB, &HONOURED[..]),
+        (ELSEWHERE, &HONOURED_ELSEWHERE[..]),
+        (HEALTH, &HONOURED_HEALTH[..]),
+        (inside::INSIDE, &inside::HONOURED[..]),
+    ] {
         let before = compiled(text).unwrap();
         for (field, line, changed) in cases {
             assert!(text.contains(line), "{field}: {line}");
