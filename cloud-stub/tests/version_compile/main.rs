@@ -328,7 +328,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
             "kind: Service",
             "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
         ),
-        ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:60: data.key.pem: must be base64"),
+        ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
         (
             "rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }",
             "rollingUpdate: { maxUnavailable: 0%, maxSurge: 0 }",

@@ -77,7 +77,7 @@ fn each_finds_what_went_before_it_and_learns_where_it_is() {
 
 #[test]
 fn an_init_container_that_fails_keeps_the_rest_from_starting() {
-    let mut rig = Rig::new("unprepared");
+    let mut rig = Rig::new("unprep");
     let layer = rig.layer();
     let script = "n=$(cat /run/app/n); echo x$n > /run/app/n; \
         [ \"$n\" = xx ] || { echo not yet; exit 3; }";
