@@ -204,7 +204,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "      hostNetwork: false",
             "      hostPID: true",
-            "web.yaml:19: spec.template.spec.hostPID: not supported",
+            "web.yaml:19: spec.template.spec.hostPID: not supported: a pod sees only its own: reach the node by hostNetwork, or a socket in a hostPath",
         ),
         (
             "          workingDir: /srv",
@@ -261,7 +261,9 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "memory: 64Mi",
             "hugepages-2Mi: 1",
-            &format!("web.yaml:35: {container}.resources.limits.hugepages-2Mi: not supported"),
+            &format!(
+                "web.yaml:35: {container}.resources.limits.hugepages-2Mi: not supported: limit memory"
+            ),
         ),
         (
             "add: [NET_ADMIN,",
@@ -324,7 +326,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "kind: Secret",
             "kind: Service",
-            "web.yaml:53: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
         ),
         ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
         (
@@ -388,7 +390,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
 #[test]
 fn all_problems_of_a_file_are_told_at_once() {
     let text = WEB
-        .replace("hostNetwork", "hostIPC")
+        .replace("hostNetwork: false", "hostIPC: true")
         .replace("replicas: 3", "replicas: x")
         .replace("workingDir", "tty");
     let problems = compiled(&text).unwrap_err();
@@ -398,12 +400,20 @@ fn all_problems_of_a_file_are_told_at_once() {
 #[test]
 fn what_only_shows_when_all_is_together() {
     for (line, changed, wanted) in [
-        ("            name: lion", "            name: wolf", "there is no ConfigMap `wolf`"),
-        ("key: lion.properties", "key: wolf.properties", "`lion` has no file `wolf.properties`"),
+        (
+            "            name: lion",
+            "            name: wolf",
+            "web.yaml:47: spec.template.spec.volumes[0].configMap.name: there is no ConfigMap `wolf`",
+        ),
+        (
+            "key: lion.properties",
+            "key: wolf.properties",
+            "web.yaml:48: spec.template.spec.volumes[0].configMap.items[0].key: `lion` has no file `wolf.properties`",
+        ),
         (
             "subPath: key.pem",
             "subPath: wolf.pem",
-            "deployments.web.containers.nginx.mounts: the volume `keys` has no file `wolf.pem`",
+            "web.yaml:41: spec.template.spec.containers[0].volumeMounts[1].subPath: the volume `keys` has no file `wolf.pem`",
         ),
         (
             "hostPort: 8080 }",
@@ -547,7 +557,7 @@ const HONOURED: [(&str, &str, &str); 61] = [
     ("Deployment.metadata", "metadata:\n  name: web\n  labels: { tier: front }\n", ""),
     ("Deployment.spec", "\nspec:\n", "\nspec: {}\nx:\n"),
     ("ObjectMeta.name", "  name: web", "  name: tiger"),
-    ("ObjectMeta.labels", "labels: { app: web }", "labels: { app: x }"),
+    ("ObjectMeta of a template.labels", "labels: { app: web }", "labels: { app: x }"),
     ("DeploymentSpec.replicas", "replicas: 3", "replicas: 4"),
     ("DeploymentSpec.minReadySeconds", "minReadySeconds: 5", "minReadySeconds: 6"),
     (

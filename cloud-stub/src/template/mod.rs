@@ -1,14 +1,19 @@
 //! Kubernetes' YAML, compiled into the model of a bundle.
 //!
 //! Every field is honoured, accepted because it can have no effect here, or
-//! refused with its full path ([`shapes`] is the list); nothing is ignored.
+//! refused with its full path ([`fields`] is the list); nothing is ignored.
 //! Never here: files, the network, a cluster.
 
+mod annotations;
 mod config;
 mod container;
+pub mod fields;
 mod health;
+mod nearest;
+mod others;
 pub mod place;
 mod quantity;
+pub mod references;
 pub mod shapes;
 mod workload;
 pub mod yaml;
@@ -65,12 +70,14 @@ pub fn compile(file: &str, text: &str, context: Context<'_>, problems: &Problems
     template
 }
 
-fn document(place: &Place<'_>, context: Context<'_>, template: &mut Template) {
+/// Compiles one document.
+pub fn document(place: &Place<'_>, context: Context<'_>, template: &mut Template) {
     let field = |name: &str| {
         let entries = place.entries();
         let found = entries.iter().find(|(key, _)| key == name);
         found.and_then(|(_, place)| place.text()).unwrap_or_default()
     };
+    annotations::check(place);
     match (field("apiVersion").as_str(), field("kind").as_str()) {
         ("apps/v1", "Deployment") => {
             template.deployments.extend(workload::deployment(place, context, &mut template.images));
@@ -78,11 +85,14 @@ fn document(place: &Place<'_>, context: Context<'_>, template: &mut Template) {
         ("v1", "Pod") => {
             template.deployments.extend(workload::pod(place, context, &mut template.images));
         }
-        ("v1", "ConfigMap") => template.configs.extend(config::config(place, ConfigKind::ConfigMap)),
+        ("v1", "ConfigMap") => {
+            template.configs.extend(config::config(place, ConfigKind::ConfigMap))
+        }
         ("v1", "Secret") => template.configs.extend(config::config(place, ConfigKind::Secret)),
-        (api, kind) => place.problem(format!(
-            "apiVersion `{api}`, kind `{kind}`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret"
-        )),
+        (api, kind) => place.refuse(
+            format!("apiVersion `{api}`, kind `{kind}`"),
+            "use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+        ),
     }
 }
 
