@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -41,6 +42,12 @@ pub(super) enum CliError {
     BrokenOff { what: String },
     #[error("{0}")]
     Output(#[from] io::Error),
+    /// What was asked for is bad news, and printed.
+    #[error("there are problems")]
+    Problems,
+    /// Each a line.
+    #[error("not all files can be read")]
+    Unreadable(Vec<String>),
 }
 
 impl CliError {
@@ -48,12 +55,30 @@ impl CliError {
         Self::Input { what: what.to_string(), problems: Vec::new() }
     }
 
+    /// As the program's documentation has it.
+    pub fn status(&self) -> ExitCode {
+        match self {
+            Self::Unreadable(_) => ExitCode::from(2),
+            Self::Refused(_)
+            | Self::Unreachable { .. }
+            | Self::Answer { .. }
+            | Self::File { .. }
+            | Self::Input { .. }
+            | Self::BrokenOff { .. }
+            | Self::Output(_)
+            | Self::Problems => ExitCode::FAILURE,
+        }
+    }
+
     /// All lines for standard error.
     pub fn report(&self) -> String {
+        if let Self::Problems = self {
+            return String::new();
+        }
         let mut lines = vec![format!("error: {self}")];
         let (problems, hint): (&[String], Option<String>) = match self {
             Self::Refused(failure) => (&failure.problems, failure.hint.clone()),
-            Self::Input { problems, .. } => (problems, None),
+            Self::Input { problems, .. } | Self::Unreadable(problems) => (problems, None),
             Self::Unreachable { .. } => {
                 let hint = "start it with `wherry-cloud serve`, or give its address with --api";
                 (&[], Some(hint.into()))
@@ -63,7 +88,7 @@ impl CliError {
                 &[],
                 Some("the log of `wherry-cloud serve` says why, unless the line broke".into()),
             ),
-            Self::File { .. } | Self::Output(_) => (&[], None),
+            Self::File { .. } | Self::Output(_) | Self::Problems => (&[], None),
         };
         lines.extend(problems.iter().map(|problem| format!("  {problem}")));
         lines.extend(hint.map(|hint| format!("hint: {hint}")));

@@ -1,8 +1,9 @@
 //! The command line: a file a group of commands, all of one shape. Everything
-//! but `serve` is a client of the HTTP API.
+//! but `serve` and `template` is a client of the HTTP API.
 //!
 //! What was asked for goes to standard output, everything else to standard
-//! error. Exit status 0 is success, 1 a failure, 2 a wrong command line.
+//! error. Exit status 0 is success, 1 a failure, 2 a wrong command line
+//! or, of `template check`, a file that cannot be read.
 
 mod applications;
 mod archive;
@@ -17,6 +18,7 @@ mod output;
 mod projects;
 mod rollouts;
 mod serve;
+mod templates;
 mod time;
 mod versions;
 
@@ -72,6 +74,9 @@ enum Command {
     /// Versions of applications.
     #[command(subcommand)]
     Version(versions::Version),
+    /// What versions are made of; works without a server.
+    #[command(subcommand)]
+    Template(templates::Template),
     /// Bringing versions to nodes.
     #[command(subcommand)]
     Rollout(rollouts::Rollout),
@@ -92,7 +97,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprint!("{}", error.report());
-            ExitCode::FAILURE
+            error.status()
         }
     }
 }
@@ -113,6 +118,7 @@ fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
         Command::Application(command) => command.run(&client, output),
         Command::Image(command) => command.run(&client, output),
         Command::Version(command) => command.run(&client, output),
+        Command::Template(command) => command.run(output),
         Command::Rollout(command) => command.run(&client, output),
         Command::Logs(command) => command.run(&client, output),
         Command::Events(command) => command.run(&client, output),

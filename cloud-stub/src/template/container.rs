@@ -188,17 +188,25 @@ fn resources(object: &Object<'_>) -> Option<Resources> {
         return Some(resources);
     };
     let limits = limits.object(&shapes::LIMITS)?;
-    if let Some(place) = limits.get("cpu") {
-        resources.cpu_millis = Some(cpu_millis(&place.scalar_text()?).or_else(|| {
+    let cpu = limits.get("cpu").map(|place| {
+        let millis = cpu_millis(&place.scalar_text()?);
+        if millis.is_none() {
             place.problem("must be processors, such as 2, 0.5 or 250m");
-            None
-        })?);
-    }
-    if let Some(place) = limits.get("memory") {
-        resources.memory_bytes = Some(memory_bytes(&place.scalar_text()?).or_else(|| {
+        }
+        millis
+    });
+    let memory = limits.get("memory").map(|place| {
+        let bytes = memory_bytes(&place.scalar_text()?);
+        if bytes.is_none() {
             place.problem("must be bytes, such as 64Mi, 100M or 1Gi");
-            None
-        })?);
+        }
+        bytes
+    });
+    if let Some(millis) = cpu {
+        resources.cpu_millis = Some(millis?);
+    }
+    if let Some(bytes) = memory {
+        resources.memory_bytes = Some(bytes?);
     }
     Some(resources)
 }

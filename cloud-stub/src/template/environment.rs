@@ -1,14 +1,14 @@
 //! A container's variables, and `$(NAME)` in its words.
 //!
 //! What config maps and secrets say is taken over here; what only the node
-//! knows stays open ([`Fact`]).
-
-use std::collections::BTreeMap;
+//! knows stays open ([`Fact`]). Whether they are there is told by
+//! [`super::references`].
 
 use wherry_bundle::model::{Config, ConfigKind, ConfigRef};
 use wherry_bundle::{Fact, Word};
 
 use super::place::{Object, Place};
+use super::references::Configs;
 use super::shapes;
 
 /// What every container engine gives a program that has no `PATH`.
@@ -17,7 +17,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const NAMESPACE: &str = "default";
 
 pub(super) type Variables = Vec<(String, Word)>;
-type Configs = BTreeMap<ConfigRef, Config>;
 
 /// Of `envFrom` and `env`, in that order, as in Kubernetes.
 pub(super) fn variables(object: &Object<'_>, configs: &Configs) -> Variables {
@@ -108,7 +107,7 @@ fn whole_config(place: &Place<'_>, configs: &Configs) -> Option<Variables> {
     let named = source.object(&shapes::CONFIG_REF)?;
     let config = config(&named, kind, configs)?;
     let mut env = Variables::new();
-    for (key, bytes) in &config.files {
+    for (key, bytes) in config.iter().flat_map(|config| &config.files) {
         let name = format!("{prefix}{key}");
         if name.contains('=') {
             source.problem(format!("its key `{key}` cannot be a variable's name"));
@@ -118,7 +117,7 @@ fn whole_config(place: &Place<'_>, configs: &Configs) -> Option<Variables> {
     Some(env)
 }
 
-/// `Some(None)`: it is optional, and not there.
+/// `Some(None)`: it is not there.
 fn value_from(place: &Place<'_>, configs: &Configs) -> Option<Option<Word>> {
     let object = place.object(&shapes::ENV_VAR_SOURCE)?;
     let fields = ["fieldRef", "configMapKeyRef", "secretKeyRef"].map(|field| object.get(field));
@@ -153,32 +152,22 @@ fn fact(place: &Place<'_>) -> Option<Word> {
 fn one_key(place: &Place<'_>, kind: ConfigKind, configs: &Configs) -> Option<Option<Word>> {
     let object = place.object(&shapes::KEY_REF)?;
     let key = object.require("key")?.text()?;
-    let optional = is_optional(&object)?;
-    let Some(config) = config(&object, kind, configs) else {
-        return optional.then_some(None);
-    };
-    match config.files.get(&key) {
+    let config = config(&object, kind, configs)?;
+    match config.and_then(|config| config.files.get(&key)) {
         Some(bytes) => utf8(place, &key, bytes).map(Some),
-        None if optional => Some(None),
-        None => {
-            place.problem(format!("`{}` has no key `{key}`", config.key.name));
-            None
-        }
+        None => Some(None),
     }
 }
 
-/// The config that `object` names, unless it is optional and not there.
-fn config<'a>(object: &Object<'_>, kind: ConfigKind, configs: &'a Configs) -> Option<&'a Config> {
+/// The config that `object` names, if it is there.
+fn config<'a>(
+    object: &Object<'_>,
+    kind: ConfigKind,
+    configs: &'a Configs,
+) -> Option<Option<&'a Config>> {
     let name = object.require("name")?.name()?;
-    let found = configs.get(&ConfigRef { kind, name: name.clone() });
-    if found.is_none() && !is_optional(object)? {
-        object.place().problem(format!("there is no {kind:?} `{name}` in this version"));
-    }
-    found
-}
-
-fn is_optional(object: &Object<'_>) -> Option<bool> {
-    object.get("optional").map_or(Some(false), |place| place.bool())
+    object.get("optional").map_or(Some(true), |place| place.bool())?;
+    Some(configs.get(&ConfigRef { kind, name }))
 }
 
 fn utf8(place: &Place<'_>, key: &str, bytes: &[u8]) -> Option<Word> {

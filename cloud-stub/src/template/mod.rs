@@ -1,15 +1,20 @@
 //! Kubernetes' YAML, compiled into the model of a bundle.
 //!
 //! Every field is honoured, accepted because it can have no effect here, or
-//! refused with its full path ([`shapes`] is the list); nothing is ignored.
+//! refused with its full path ([`fields`] is the list); nothing is ignored.
 //! Never here: files, the network, a cluster.
 
+mod annotations;
 mod config;
 mod container;
 mod environment;
+pub mod fields;
 mod health;
+mod nearest;
+mod others;
 pub mod place;
 mod quantity;
+pub mod references;
 mod security;
 pub mod shapes;
 mod volume;
@@ -18,7 +23,7 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 
-use wherry_bundle::model::{Config, ConfigKind, ConfigRef, Deployment, Image};
+use wherry_bundle::model::{Config, ConfigKind, Deployment, Image};
 use wherry_bundle::{Digest, Name};
 
 use crate::image::ImageInfo;
@@ -36,7 +41,7 @@ pub struct Context<'a> {
     pub default_image: Option<&'a str>,
     pub images: Lookup<'a>,
     /// Of all templates and files of the version: what `env` can name.
-    pub configs: &'a BTreeMap<ConfigRef, Config>,
+    pub configs: &'a references::Configs,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -45,64 +50,45 @@ impl std::fmt::Debug for Context<'_> {
     }
 }
 
-/// The documents of one file.
-#[derive(Debug)]
-pub struct Documents<'a> {
-    file: &'a str,
-    nodes: Vec<Node>,
-}
-
-/// What a template's documents run.
-#[derive(Clone, Debug, Default)]
-pub struct Workloads {
-    pub deployments: Vec<Deployment>,
-    /// Those that its containers run.
-    pub images: BTreeMap<Digest, Image>,
-}
-
-/// Takes a file apart; it has no document if it is not YAML.
+/// The documents of a file; none if it is not YAML.
 #[must_use]
-pub fn parse<'a>(file: &'a str, text: &str, problems: &Problems) -> Documents<'a> {
-    let nodes = yaml::parse(text).unwrap_or_else(|error| {
+pub fn parse(file: &str, text: &str, problems: &Problems) -> Vec<Node> {
+    yaml::parse(text).unwrap_or_else(|error| {
         problems.add_yaml(file, error);
         Vec::new()
-    });
-    Documents { file, nodes }
+    })
 }
 
-impl Documents<'_> {
-    /// The config maps and secrets; any workload may name them, so they are
-    /// read before it.
-    #[must_use]
-    pub fn configs(&self, problems: &Problems) -> Vec<Config> {
-        let configs = self.places(problems).filter_map(|place| match kind_of(&place)? {
-            Kind::Config(kind) => config::config(&place, kind),
-            Kind::Deployment | Kind::Pod => None,
-        });
-        configs.collect()
+/// What a document is, if it is a config map or a secret. Any workload may name
+/// them, so they are read before it.
+#[must_use]
+pub fn config(place: &Place<'_>) -> Option<Config> {
+    match kind_of(place)? {
+        Kind::Config(kind) => config::config(place, kind),
+        Kind::Deployment | Kind::Pod => None,
     }
+}
 
-    /// Everything else.
-    #[must_use]
-    pub fn workloads(&self, context: Context<'_>, problems: &Problems) -> Workloads {
-        let Workloads { mut deployments, mut images } = Workloads::default();
-        for place in self.places(problems) {
-            match kind_of(&place) {
-                Some(Kind::Deployment) => {
-                    deployments.extend(workload::deployment(&place, context, &mut images));
-                }
-                Some(Kind::Pod) => {
-                    deployments.extend(workload::pod(&place, context, &mut images));
-                }
-                Some(Kind::Config(_)) => {}
-                None => unknown(&place),
-            }
+/// What a document runs, if it is anything else. Images that its containers run
+/// are added to `images`.
+pub fn workload(
+    place: &Place<'_>,
+    context: Context<'_>,
+    images: &mut BTreeMap<Digest, Image>,
+) -> Option<Deployment> {
+    annotations::check(place);
+    match kind_of(place) {
+        Some(Kind::Deployment) => workload::deployment(place, context, images),
+        Some(Kind::Pod) => workload::pod(place, context, images),
+        Some(Kind::Config(_)) => None,
+        None => {
+            let (api, kind) = (top(place, "apiVersion"), top(place, "kind"));
+            place.refuse(
+                format!("apiVersion `{api}`, kind `{kind}`"),
+                "use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+            );
+            None
         }
-        Workloads { deployments, images }
-    }
-
-    fn places<'a>(&'a self, problems: &'a Problems) -> impl Iterator<Item = Place<'a>> {
-        self.nodes.iter().map(move |node| Place::root(self.file, node, problems))
     }
 }
 
@@ -121,13 +107,6 @@ fn kind_of(place: &Place<'_>) -> Option<Kind> {
         ("v1", "Secret") => Some(Kind::Config(ConfigKind::Secret)),
         _ => None,
     }
-}
-
-fn unknown(place: &Place<'_>) {
-    let (api, kind) = (top(place, "apiVersion"), top(place, "kind"));
-    place.problem(format!(
-        "apiVersion `{api}`, kind `{kind}`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret"
-    ));
 }
 
 /// A field at the top of a document, if it is a text.

@@ -11,6 +11,7 @@ use wherry_bundle::Name;
 use wherry_bundle::model::is_relative_path;
 
 use super::yaml::{Node, Value, YamlError};
+use super::{nearest, others};
 
 /// Something wrong with a text that a person wrote.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,18 +21,30 @@ pub struct Problem {
     pub line: usize,
     /// Such as `spec.template.spec.containers[0].image`; may be empty.
     pub path: String,
+    #[serde(rename = "problem")]
     pub what: String,
+    /// What to do instead.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// About a whole file.
+    #[must_use]
+    pub fn whole(file: &str, what: impl Into<String>) -> Self {
+        Self { file: file.into(), line: 0, path: String::new(), what: what.into(), hint: None }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, path, what } = self;
+        let Self { file, line, path, what, hint } = self;
         match (*line, path.is_empty()) {
-            (0, true) => write!(f, "{file}: {what}"),
-            (0, false) => write!(f, "{file}: {path}: {what}"),
-            (_, true) => write!(f, "{file}:{line}: {what}"),
-            (_, false) => write!(f, "{file}:{line}: {path}: {what}"),
+            (0, true) => write!(f, "{file}: {what}")?,
+            (0, false) => write!(f, "{file}: {path}: {what}")?,
+            (_, true) => write!(f, "{file}:{line}: {what}")?,
+            (_, false) => write!(f, "{file}:{line}: {path}: {what}")?,
         }
+        hint.as_ref().map_or(Ok(()), |hint| write!(f, ": {hint}"))
     }
 }
 
@@ -40,24 +53,24 @@ impl fmt::Display for Problem {
 pub struct Problems(RefCell<Vec<Problem>>);
 
 /// More would not be read.
-const PROBLEMS_MAX: usize = 200;
+pub const PROBLEMS_MAX: usize = 200;
 
 impl Problems {
     pub fn add(&self, problem: Problem) {
-        let mut list = self.0.borrow_mut();
-        if list.len() < PROBLEMS_MAX {
-            list.push(problem);
+        if !self.is_full() {
+            self.0.borrow_mut().push(problem);
         }
+    }
+
+    /// Whether no other is noted.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.len() >= PROBLEMS_MAX
     }
 
     /// Notes that `file` as a whole is not YAML.
     pub fn add_yaml(&self, file: &str, error: YamlError) {
-        self.add(Problem {
-            file: file.into(),
-            line: error.line,
-            path: String::new(),
-            what: error.what,
-        });
+        self.add(Problem { line: error.line, ..Problem::whole(file, error.what) });
     }
 
     /// The result, if nothing was wrong.
@@ -73,7 +86,12 @@ impl Problems {
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.len() == 0
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
     }
 }
 
@@ -83,6 +101,13 @@ pub struct Shape {
     /// As Kubernetes calls it, such as `PodSpec`.
     pub kind: &'static str,
     pub fields: &'static [Field],
+}
+
+impl Shape {
+    /// Its own fields, and those of [`others`].
+    pub fn all(&self) -> impl Iterator<Item = &'static Field> + use<> {
+        self.fields.iter().chain(others::of(self.kind))
+    }
 }
 
 /// A field, and what becomes of it. Any field that a [`Shape`] does not list
@@ -100,6 +125,11 @@ pub enum Treatment {
     NoEffect(&'static str),
     /// Refused: what to do instead.
     Refused(&'static str),
+    /// Refused, but for the one value that asks for nothing: tools write it out.
+    RefusedExcept {
+        value: &'static str,
+        hint: &'static str,
+    },
 }
 
 /// A [`Field`] that is honoured.
@@ -119,6 +149,14 @@ pub const fn no_effect(name: &'static str, why: &'static str) -> Field {
 pub const fn refused(name: &'static str, hint: &'static str) -> Field {
     Field { name, treatment: Treatment::Refused(hint) }
 }
+
+/// A [`Field`] that is refused with a hint, unless it is `value`.
+#[must_use]
+pub const fn refused_except(name: &'static str, value: &'static str, hint: &'static str) -> Field {
+    Field { name, treatment: Treatment::RefusedExcept { value, hint } }
+}
+
+const NOT_SUPPORTED: &str = "not supported";
 
 /// A value in a text, and how to speak of it.
 #[derive(Clone, Debug)]
@@ -143,12 +181,28 @@ impl<'a> Place<'a> {
     }
 
     pub fn problem(&self, what: impl Into<String>) {
+        self.tell(what.into(), None);
+    }
+
+    /// A problem, and what to do instead.
+    pub fn refuse(&self, what: impl Into<String>, hint: impl Into<String>) {
+        self.tell(what.into(), Some(hint.into()));
+    }
+
+    fn tell(&self, what: String, hint: Option<String>) {
         self.problems.add(Problem {
             file: self.file.to_owned(),
             line: self.node.line,
             path: self.path.clone(),
-            what: what.into(),
+            what,
+            hint,
         });
+    }
+
+    /// Such as `web.yaml:3`.
+    #[must_use]
+    pub fn at(&self) -> String {
+        format!("{}:{}", self.file, self.node.line)
     }
 
     #[must_use]
@@ -166,10 +220,17 @@ impl<'a> Place<'a> {
         };
         for (key, node) in entries {
             let at = self.field(key, node);
-            match shape.fields.iter().find(|field| field.name == key).map(|field| field.treatment) {
+            match shape.all().find(|field| field.name == key).map(|field| field.treatment) {
+                // Null is as good as absent.
+                Some(_) if node.value == Value::Null => {}
                 Some(Treatment::Honoured | Treatment::NoEffect(_)) => {}
-                Some(Treatment::Refused(hint)) => at.problem(format!("not supported: {hint}")),
-                None => at.problem("not supported"),
+                Some(Treatment::RefusedExcept { value, .. }) if at.is(value) => {}
+                Some(Treatment::Refused(hint) | Treatment::RefusedExcept { hint, .. }) => {
+                    at.refuse(NOT_SUPPORTED, hint);
+                }
+                // A hint takes time, of which a hostile text has no more.
+                None if self.problems.is_full() => {}
+                None => at.refuse(NOT_SUPPORTED, nearest::hint(shape, key)),
             }
         }
         Some(Object { place: self.clone(), entries })
@@ -193,11 +254,7 @@ impl<'a> Place<'a> {
     #[must_use]
     pub fn items(&self) -> Vec<Self> {
         match &self.node.value {
-            Value::List(items) => items
-                .iter()
-                .enumerate()
-                .map(|(i, node)| Self { path: format!("{}[{i}]", self.path), node, ..self.clone() })
-                .collect(),
+            Value::List(_) => self.find_items().collect(),
             Value::Null => Vec::new(),
             Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::Map(_) => {
                 self.problem("must be a list");
@@ -211,7 +268,7 @@ impl<'a> Place<'a> {
         match &self.node.value {
             Value::Text(text) => return Some(text.clone()),
             Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
-                self.problem("must be text: put it in quotes")
+                self.refuse("must be text", "put it in quotes");
             }
             Value::Null | Value::List(_) | Value::Map(_) => self.problem("must be text"),
         }
@@ -274,6 +331,44 @@ impl<'a> Place<'a> {
                 None
             }
         }
+    }
+
+    /// Whether it is `value`, as a person writes it.
+    fn is(&self, value: &str) -> bool {
+        match &self.node.value {
+            Value::Bool(found) => found.to_string() == value,
+            Value::Int(found) => found.to_string() == value,
+            Value::Text(found) => found == value,
+            Value::Map(entries) => entries.is_empty() && value == "{}",
+            Value::Null | Value::Float(_) | Value::List(_) => false,
+        }
+    }
+
+    /// A field, if this is a map that has it. It and the next two never tell
+    /// a problem.
+    #[must_use]
+    pub fn find(&self, key: &str) -> Option<Self> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        let (key, node) = entries.iter().find(|(known, _)| known == key)?;
+        Some(self.field(key, node))
+    }
+
+    /// All fields, if this is a map.
+    pub fn find_entries(&self) -> impl Iterator<Item = (&'a str, Self)> + use<'a> {
+        let entries: &[_] = if let Value::Map(entries) = &self.node.value { entries } else { &[] };
+        let place = self.clone();
+        entries.iter().map(move |(key, node)| (key.as_str(), place.field(key, node)))
+    }
+
+    /// All items, if this is a list.
+    pub fn find_items(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let items: &[_] = if let Value::List(items) = &self.node.value { items } else { &[] };
+        let place = self.clone();
+        items.iter().enumerate().map(move |(i, node)| place.item(i, node))
+    }
+
+    fn item(&self, i: usize, node: &'a Node) -> Self {
+        Self { path: format!("{}[{i}]", self.path), node, ..self.clone() }
     }
 
     fn field(&self, key: &str, node: &'a Node) -> Self {

@@ -1,7 +1,7 @@
-//! Every field of every kind that is read, and what becomes of it. A field
-//! that is not here is refused.
+//! Every kind that is read, and its fields that are honoured; what Kubernetes
+//! has besides is in [`super::others`]. A field that is in neither is refused.
 
-use super::place::{Field, Shape, honoured, no_effect, refused};
+use super::place::{Field, Shape, honoured, no_effect, refused, refused_except};
 
 const LABELS: &str = "labels select nothing here";
 const API: Field = honoured("apiVersion");
@@ -13,13 +13,13 @@ pub const META: Shape = Shape {
     fields: &[
         honoured("name"),
         no_effect("labels", LABELS),
-        refused("namespace", "a node has one namespace: leave it out"),
+        refused_except("namespace", "default", "a node has one namespace: leave it out"),
     ],
 };
 
 /// All of them, in the order of this file: for documentation, and for the
 /// test that no honoured field is ignored.
-pub const ALL: [&Shape; 40] = [
+pub const ALL: &[&Shape] = &[
     &META,
     &TEMPLATE_META,
     &DEPLOYMENT,
@@ -47,6 +47,7 @@ pub const ALL: [&Shape; 40] = [
     &CAPABILITIES,
     &VOLUME_MOUNT,
     &VOLUME,
+    &HOST_PATH_SOURCE,
     &CONFIG_MAP_SOURCE,
     &SECRET_SOURCE,
     &KEY_TO_PATH,
@@ -64,7 +65,7 @@ pub const ALL: [&Shape; 40] = [
 
 /// A pod template's metadata: its labels have to match the selector.
 pub const TEMPLATE_META: Shape = Shape {
-    kind: "ObjectMeta",
+    kind: "ObjectMeta of a template",
     fields: &[honoured("labels"), no_effect("name", "pods are named after their deployment")],
 };
 
@@ -80,8 +81,8 @@ pub const DEPLOYMENT_SPEC: Shape = Shape {
         honoured("minReadySeconds"),
         honoured("progressDeadlineSeconds"),
         honoured("template"),
-        refused("revisionHistoryLimit", "a node keeps its last good generation"),
-        refused("paused", "do not start a rollout instead"),
+        refused_except("revisionHistoryLimit", "10", "a node keeps its last good generation"),
+        refused_except("paused", "false", "do not start a rollout instead"),
     ],
 };
 
@@ -338,3 +339,38 @@ pub const SECRET: Shape = Shape {
         no_effect("immutable", "a version never changes"),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What is read has its fields in the documentation, and under test.
+    #[test]
+    fn each_shape_of_this_file_is_in_the_list() {
+        let text = include_str!("shapes.rs");
+        let between = |line: &'static str, before: &str, after: &str| {
+            line.trim_start().strip_prefix(before)?.split_once(after).map(|(name, _)| name)
+        };
+        let declared: BTreeSet<&str> =
+            text.lines().filter_map(|line| between(line, "pub const ", ": Shape")).collect();
+        let listed: Vec<&str> = text.lines().filter_map(|line| between(line, "&", ",")).collect();
+        assert!(declared.contains("POD_SPEC"), "{declared:?}");
+        assert_eq!(listed.len(), ALL.len());
+        assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), declared);
+        let kinds: BTreeSet<&str> = ALL.iter().map(|shape| shape.kind).collect();
+        assert_eq!(kinds.len(), ALL.len(), "two shapes of one kind");
+    }
+
+    #[test]
+    fn no_field_is_listed_twice() {
+        for shape in ALL {
+            let mut names = BTreeSet::new();
+            for field in shape.all() {
+                let both = "is in shapes.rs or others.rs a second time";
+                assert!(names.insert(field.name), "{}.{} {both}", shape.kind, field.name);
+            }
+        }
+    }
+}

@@ -48,6 +48,20 @@ pub fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
         let what = format!("{} bytes, where at most {TEXT_BYTES_MAX} are allowed", text.len());
         return Err(YamlError { line: 1, what });
     }
+    read(text).map_err(|error| YamlError { line: line_of(&error, text), ..error })
+}
+
+/// Of a tab the parser tells where the value before it began.
+fn line_of(error: &YamlError, text: &str) -> usize {
+    if !error.what.contains("tab") {
+        return error.line;
+    }
+    let indented = |line: &str| line.trim_start_matches(' ').starts_with('\t');
+    let mut lines = text.lines().zip(1..).skip(error.line.saturating_sub(1));
+    lines.find(|(line, _)| indented(line)).map_or(error.line, |(_, number)| number)
+}
+
+fn read(text: &str) -> Result<Vec<Node>, YamlError> {
     let mut reader = Reader { parser: Parser::new_from_str(text), nodes: 0 };
     let mut documents = Vec::new();
     while let Some((event, line)) = reader.next()? {

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::UpgradePolicy;
-use wherry_bundle::model::{
-    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Deployment, Image, VersionRef,
-    VolumeSource,
-};
+use wherry_bundle::model::{Bundle, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef};
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
-use super::{Component, Source, VersionPackage};
-use crate::template::place::{Problem, Problems};
-use crate::template::{self, Context, Documents, Lookup};
+use super::{Component, Number, VersionPackage};
+use crate::template::place::{Place, Problem, Problems};
+use crate::template::references::{self, Configs};
+use crate::template::yaml::Node;
+use crate::template::{self, Context, Lookup};
 
 /// All that a version adds to a node's bundle, each list ordered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,30 +27,30 @@ pub struct Compiled {
 /// Every problem that was found, in the words of the person's own files.
 pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled, Vec<Problem>> {
     let problems = Problems::default();
-    let mut configs: BTreeMap<ConfigRef, Config> = BTreeMap::new();
+    let mut configs = Configs::new();
     let mut found_images: BTreeMap<Digest, Image> = BTreeMap::new();
     let mut of_component: BTreeMap<&Name, Vec<Deployment>> = BTreeMap::new();
     check_components(package, &problems);
     for config in &package.configs {
         add_config(&mut configs, own_config(config), "version.yaml", &problems);
     }
-    let documents: Vec<_> =
-        package.components.iter().map(|component| (component, parse(component, &problems))).collect();
-    for (component, documents) in &documents {
-        for config in documents.configs(&problems) {
-            add_config(&mut configs, config, &component.template.file, &problems);
+    let parse = |component| (component, parse(component, &problems));
+    let documents: Vec<(&Component, Vec<Node>)> = package.components.iter().map(parse).collect();
+    for parsed in &documents {
+        for config in places(parsed, &problems).filter_map(|place| template::config(&place)) {
+            add_config(&mut configs, config, &parsed.0.template.file, &problems);
         }
     }
-    for (component, documents) in &documents {
+    for parsed in &documents {
+        let component = parsed.0;
         let context = Context {
             application: &package.application,
             default_image: component.image.as_deref(),
             images,
             configs: &configs,
         };
-        let read = documents.workloads(context, &problems);
-        found_images.extend(read.images);
-        of_component.insert(&component.name, read.deployments);
+        let read = |place| template::workload(&place, context, &mut found_images);
+        of_component.insert(&component.name, places(parsed, &problems).filter_map(read).collect());
     }
     let names: BTreeMap<&Name, BTreeSet<Name>> = of_component
         .iter()
@@ -75,6 +74,7 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
             }
         }
     }
+    check_references(&documents, &configs, &problems);
     let compiled = Compiled {
         deployments: deployments.into_values().collect(),
         configs: configs.into_values().collect(),
@@ -84,9 +84,8 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     problems.result(compiled)
 }
 
-fn parse<'a>(component: &'a Component, problems: &Problems) -> Documents<'a> {
-    let Source { file, text } = &component.template;
-    template::parse(file, text, problems)
+fn parse(component: &Component, problems: &Problems) -> Vec<Node> {
+    template::parse(&component.template.file, &component.template.text, problems)
 }
 
 /// The loader told a person already, with the line; but a package comes over
@@ -118,65 +117,61 @@ fn check(package: &VersionPackage, compiled: &Compiled, problems: &Problems) {
     if compiled.deployments.is_empty() {
         whole(problems, "version.yaml", "no template has a Deployment or a Pod".into());
     }
+    let bundle = trial(&package.application, package.number, &package.description, compiled);
+    if let Err(error) = bundle.validate() {
+        // About the compiled parts, which no single line made.
+        let problem = Problem::whole("version.yaml", error.what);
+        problems.add(Problem { path: error.at, ..problem });
+    }
+}
+
+/// The bundle of a node that has nothing else.
+pub(super) fn trial(
+    application: &Name,
+    number: Number,
+    description: &str,
+    compiled: &Compiled,
+) -> Bundle {
     // How its layers are cut is not the package's business: each stands for
     // its own list.
     let layers = compiled.images.iter().flat_map(|image| &image.layers);
     let chunk_lists = layers.map(|layer| (layer.digest, vec![layer.digest])).collect();
-    let super::Number { x, y, z } = package.number;
-    let bundle = Bundle {
-        node: package.application.clone(),
+    let Number { x, y, z } = number;
+    Bundle {
+        node: application.clone(),
         generation: Generation(1),
         versions: vec![VersionRef {
-            application: package.application.clone(),
+            application: application.clone(),
             number: BuildVersion { x, y, z, build: 0 },
-            description: package.description.clone(),
+            description: description.to_owned(),
         }],
         deployments: compiled.deployments.clone(),
         configs: compiled.configs.clone(),
         images: compiled.images.clone(),
         chunk_lists,
         upgrade: UpgradePolicy::default(),
-    };
-    if let Err(error) = bundle.validate() {
-        together(problems, error.at, error.what);
-    } else {
-        check_sub_paths(&bundle, problems);
     }
 }
 
-/// A mount of a file that its volume does not have could never be made.
-fn check_sub_paths(bundle: &Bundle, problems: &Problems) {
-    for deployment in &bundle.deployments {
-        for container in &deployment.pod.containers {
-            for mount in &container.mounts {
-                let Some(wanted) = &mount.sub_path else { continue };
-                let volume = deployment.pod.volumes.iter().find(|v| v.name == mount.volume);
-                let files = match volume.map(|volume| &volume.source) {
-                    Some(VolumeSource::Config(source)) => files_of(bundle, source),
-                    // What a node has there only it knows.
-                    Some(VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. }) => continue,
-                    None => Vec::new(),
-                };
-                if !files.contains(&wanted.as_str()) {
-                    let at = format!(
-                        "deployments.{}.containers.{}.mounts",
-                        deployment.name, container.name
-                    );
-                    let what = format!("the volume `{}` has no file `{wanted}`", mount.volume);
-                    together(problems, at, what);
-                }
-            }
+/// What names config maps and secrets that there are not, or files that they
+/// do not have.
+fn check_references(documents: &[(&Component, Vec<Node>)], configs: &Configs, problems: &Problems) {
+    if !problems.is_empty() {
+        return;
+    }
+    for place in documents.iter().flat_map(|parsed| places(parsed, problems)) {
+        for missing in references::check(&place, configs) {
+            let ConfigRef { kind, name } = missing.config;
+            missing.at.problem(format!("there is no {kind:?} `{name}`"));
         }
     }
 }
 
-fn files_of<'a>(bundle: &'a Bundle, volume: &'a ConfigVolume) -> Vec<&'a str> {
-    if volume.items.is_empty() {
-        let config = bundle.config(&volume.config);
-        config.iter().flat_map(|config| config.files.keys()).map(String::as_str).collect()
-    } else {
-        volume.items.values().map(String::as_str).collect()
-    }
+fn places<'a>(
+    (component, nodes): &'a (&Component, Vec<Node>),
+    problems: &'a Problems,
+) -> impl Iterator<Item = Place<'a>> {
+    nodes.iter().map(|node| Place::root(&component.template.file, node, problems))
 }
 
 fn own_config(config: &super::PackageConfig) -> Config {
@@ -187,23 +182,13 @@ fn own_config(config: &super::PackageConfig) -> Config {
     }
 }
 
-fn add_config(
-    configs: &mut BTreeMap<ConfigRef, Config>,
-    config: Config,
-    file: &str,
-    problems: &Problems,
-) {
+fn add_config(configs: &mut Configs, config: Config, file: &str, problems: &Problems) {
     let key = config.key.clone();
     if configs.insert(key.clone(), config).is_some() {
         whole(problems, file, format!("there are two of {:?} `{}`", key.kind, key.name));
     }
 }
 
-/// About the compiled parts, which no single line made.
-fn together(problems: &Problems, path: String, what: String) {
-    problems.add(Problem { file: "version.yaml".into(), line: 0, path, what });
-}
-
 fn whole(problems: &Problems, file: &str, what: String) {
-    problems.add(Problem { file: file.into(), line: 0, path: String::new(), what });
+    problems.add(Problem::whole(file, what));
 }

@@ -53,16 +53,11 @@ pub fn load(path: &Path) -> Result<VersionPackage, Vec<Problem>> {
     let file = path.display().to_string();
     let package = read(path, &file, &problems);
     let package = problems.result(package)?;
-    package.ok_or_else(|| {
-        let what = "could not be read".into();
-        vec![Problem { file, line: 0, path: String::new(), what }]
-    })
+    package.ok_or_else(|| vec![Problem::whole(&file, "could not be read")])
 }
 
 fn read(path: &Path, file: &str, problems: &Problems) -> Option<VersionPackage> {
-    let whole = |what: String| {
-        problems.add(Problem { file: file.into(), line: 0, path: String::new(), what });
-    };
+    let whole = |what: String| problems.add(Problem::whole(file, what));
     let text = fs::read_to_string(path).map_err(|error| whole(error.to_string())).ok()?;
     let documents = yaml::parse(&text).map_err(|error| problems.add_yaml(file, error)).ok()?;
     let [document] = &documents[..] else {

@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod load;
+mod templates;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,6 +17,7 @@ use wherry_bundle::health::UpgradePolicy;
 
 pub use compile::{Compiled, compile};
 pub use load::load;
+pub use templates::{Checked, check_templates};
 
 /// Everything of one version; nothing in it names a file of the person's
 /// machine any more but for error messages.

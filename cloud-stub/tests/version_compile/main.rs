@@ -206,7 +206,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "      hostNetwork: false",
             "      hostPID: true",
-            "web.yaml:19: spec.template.spec.hostPID: not supported",
+            "web.yaml:19: spec.template.spec.hostPID: not supported: a pod sees only its own: reach the node by hostNetwork, or a socket in a hostPath",
         ),
         (
             "          workingDir: /srv",
@@ -263,7 +263,9 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "memory: 64Mi",
             "hugepages-2Mi: 1",
-            &format!("web.yaml:35: {container}.resources.limits.hugepages-2Mi: not supported"),
+            &format!(
+                "web.yaml:35: {container}.resources.limits.hugepages-2Mi: not supported: limit memory"
+            ),
         ),
         (
             "add: [NET_ADMIN,",
@@ -390,7 +392,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
 #[test]
 fn all_problems_of_a_file_are_told_at_once() {
     let text = WEB
-        .replace("hostNetwork", "hostIPC")
+        .replace("hostNetwork: false", "hostIPC: true")
         .replace("replicas: 3", "replicas: x")
         .replace("workingDir", "tty");
     let problems = compiled(&text).unwrap_err();
@@ -400,12 +402,20 @@ fn all_problems_of_a_file_are_told_at_once() {
 #[test]
 fn what_only_shows_when_all_is_together() {
     for (line, changed, wanted) in [
-        ("            name: lion", "            name: wolf", "there is no ConfigMap `wolf`"),
-        ("key: lion.properties", "key: wolf.properties", "`lion` has no file `wolf.properties`"),
+        (
+            "            name: lion",
+            "            name: wolf",
+            "web.yaml:47: spec.template.spec.volumes[0].configMap.name: there is no ConfigMap `wolf`",
+        ),
+        (
+            "key: lion.properties",
+            "key: wolf.properties",
+            "web.yaml:48: spec.template.spec.volumes[0].configMap.items[0].key: `lion` has no file `wolf.properties`",
+        ),
         (
             "subPath: key.pem",
             "subPath: wolf.pem",
-            "deployments.web.containers.nginx.mounts: the volume `keys` has no file `wolf.pem`",
+            "web.yaml:41: spec.template.spec.containers[0].volumeMounts[1].subPath: the volume `keys` has no file `wolf.pem`",
         ),
         (
             "hostPort: 8080 }",
@@ -549,7 +559,7 @@ const HONOURED: [(&str, &str, &str); 61] = [
     ("Deployment.metadata", "metadata:\n  name: web\n  labels: { tier: front }\n", ""),
     ("Deployment.spec", "\nspec:\n", "\nspec: {}\nx:\n"),
     ("ObjectMeta.name", "  name: web", "  name: tiger"),
-    ("ObjectMeta.labels", "labels: { app: web }", "labels: { app: x }"),
+    ("ObjectMeta of a template.labels", "labels: { app: web }", "labels: { app: x }"),
     ("DeploymentSpec.replicas", "replicas: 3", "replicas: 4"),
     ("DeploymentSpec.minReadySeconds", "minReadySeconds: 5", "minReadySeconds: 6"),
     (
