@@ -110,6 +110,17 @@ pub struct Container {
     pub stop_signal: u8,
     pub probes: Probes,
     pub pre_stop: Option<PreStop>,
+    pub seccomp: Seccomp,
+}
+
+/// Which system calls a container's programs may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// Those that programs in containers are known to need.
+    #[default]
+    RuntimeDefault,
+    /// All, where the node's configuration allows that.
+    Unconfined,
 }
 
 /// Linux' capabilities, each at its number (`linux/capability.h`).

@@ -16,7 +16,7 @@ use wherry_bundle::limits::{
     TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy};
+use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::text::BoundedText;
@@ -157,6 +157,7 @@ pub struct ContainerSpec {
     pub mounts: Vec<MountSpec, VOLUMES_MAX>,
     pub stop_signal: u8,
     pub host_mounts: Vec<HostMountSpec, VOLUMES_MAX>,
+    pub seccomp: Seccomp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

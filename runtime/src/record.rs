@@ -49,11 +49,13 @@ impl Record for PodSpec {
 impl Record for ContainerSpec {
     const SCHEMA: u8 = 2;
 
-    /// Schema 1 ended before the list of the host's mounts.
+    /// Schema 1 ended before the list of the host's mounts and the filter of
+    /// system calls. A container of then that runs has none; its next start,
+    /// and commands in it, do.
     fn modern(mut bytes: Vec<u8>) -> Vec<u8> {
         if let Some(schema @ 1) = bytes.first_mut() {
             *schema = Self::SCHEMA;
-            bytes.push(0);
+            bytes.extend([0, 0]);
         }
         bytes
     }

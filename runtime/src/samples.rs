@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wherry_bundle::model::{HostPathKind, RestartPolicy};
+use wherry_bundle::model::{HostPathKind, RestartPolicy, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::proto::{ContainerSpec, HostMountSpec, MountSpec, PodSpec, join_words};
@@ -60,5 +60,6 @@ pub fn container() -> ContainerSpec {
         }]
         .into_iter()
         .collect(),
+        seccomp: Seccomp::RuntimeDefault,
     }
 }

@@ -9,6 +9,7 @@ use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
 use super::quantity::{cpu_millis, memory_bytes};
+use super::seccomp::seccomp;
 use super::{Context, health, shapes};
 use crate::image::ImageInfo;
 use crate::image::reference::familiar;
@@ -32,7 +33,9 @@ pub(super) fn container(
         object.get("ports").iter().flat_map(Place::items).map(|p| port(&p)).collect();
     let resources = resources(&object);
     let mounts = mounts(&object, volumes);
-    let capabilities = capabilities(&object);
+    let security = object.get("securityContext").and_then(|p| p.object(&shapes::SECURITY));
+    let capabilities = capabilities(security.as_ref());
+    let seccomp = seccomp(security.as_ref(), context.seccomp);
     let working_dir = object.get("workingDir").map(|place| {
         let path = place.text()?;
         if !is_container_path(&path) {
@@ -68,6 +71,7 @@ pub(super) fn container(
         stop_signal: image.stop_signal,
         probes: probes?,
         pre_stop: pre_stop?,
+        seccomp: seccomp?,
     })
 }
 
@@ -260,9 +264,8 @@ fn mount(place: &Place<'_>, volumes: &[&Name]) -> Option<Mount> {
 }
 
 /// What is added; all others are dropped anyway, so `drop` only takes back.
-fn capabilities(object: &Object<'_>) -> Option<BTreeSet<String>> {
-    let Some(security) = object.get("securityContext") else { return Some(BTreeSet::new()) };
-    let Some(place) = security.object(&shapes::SECURITY)?.get("capabilities") else {
+fn capabilities(security: Option<&Object<'_>>) -> Option<BTreeSet<String>> {
+    let Some(place) = security.and_then(|object| object.get("capabilities")) else {
         return Some(BTreeSet::new());
     };
     let lists = place.object(&shapes::CAPABILITIES)?;

@@ -9,13 +9,14 @@ mod container;
 mod health;
 pub mod place;
 mod quantity;
+mod seccomp;
 pub mod shapes;
 mod workload;
 pub mod yaml;
 
 use std::collections::BTreeMap;
 
-use wherry_bundle::model::{Config, ConfigKind, Deployment, Image};
+use wherry_bundle::model::{Config, ConfigKind, Deployment, Image, Seccomp};
 use wherry_bundle::{Digest, Name};
 
 use crate::image::ImageInfo;
@@ -31,6 +32,8 @@ pub struct Context<'a> {
     /// For containers that name no image.
     pub default_image: Option<&'a str>,
     pub images: Lookup<'a>,
+    /// For containers that say nothing of it: their pod's.
+    pub seccomp: Seccomp,
 }
 
 impl std::fmt::Debug for Context<'_> {

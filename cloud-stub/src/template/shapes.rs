@@ -19,7 +19,7 @@ pub const META: Shape = Shape {
 
 /// All of them, in the order of this file: for documentation, and for the
 /// test that no honoured field is ignored.
-pub const ALL: [&Shape; 32] = [
+pub const ALL: [&Shape; 34] = [
     &META,
     &TEMPLATE_META,
     &DEPLOYMENT,
@@ -45,6 +45,8 @@ pub const ALL: [&Shape; 32] = [
     &LIMITS,
     &SECURITY,
     &CAPABILITIES,
+    &POD_SECURITY,
+    &SECCOMP_PROFILE,
     &VOLUME_MOUNT,
     &VOLUME,
     &CONFIG_MAP_SOURCE,
@@ -103,6 +105,7 @@ pub const POD_SPEC: Shape = Shape {
         honoured("hostNetwork"),
         honoured("restartPolicy"),
         honoured("terminationGracePeriodSeconds"),
+        honoured("securityContext"),
     ],
 };
 
@@ -210,10 +213,24 @@ pub const RESOURCES: Shape = Shape {
 pub const LIMITS: Shape =
     Shape { kind: "ResourceList", fields: &[honoured("cpu"), honoured("memory")] };
 
-pub const SECURITY: Shape = Shape { kind: "SecurityContext", fields: &[honoured("capabilities")] };
+pub const SECURITY: Shape = Shape {
+    kind: "SecurityContext",
+    fields: &[honoured("capabilities"), honoured("seccompProfile")],
+};
 
 pub const CAPABILITIES: Shape =
     Shape { kind: "Capabilities", fields: &[honoured("add"), honoured("drop")] };
+
+pub const POD_SECURITY: Shape =
+    Shape { kind: "PodSecurityContext", fields: &[honoured("seccompProfile")] };
+
+pub const SECCOMP_PROFILE: Shape = Shape {
+    kind: "SeccompProfile",
+    fields: &[
+        honoured("type"),
+        refused("localhostProfile", "nodes have no profiles of their own: use RuntimeDefault"),
+    ],
+};
 
 pub const VOLUME_MOUNT: Shape = Shape {
     kind: "VolumeMount",

@@ -11,6 +11,7 @@ use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
 use super::quantity::percent_of;
+use super::seccomp::seccomp;
 use super::{Context, container, metadata_name, shapes};
 
 /// As in Kubernetes.
@@ -202,6 +203,9 @@ fn pod_template(
     let termination_grace_seconds = spec
         .get("terminationGracePeriodSeconds")
         .map_or(Some(GRACE_SECONDS), |place| place.int(0, GRACE_SECONDS_MAX.into()));
+    let security = spec.get("securityContext").and_then(|p| p.object(&shapes::POD_SECURITY));
+    let seccomp = seccomp(security.as_ref(), context.seccomp)?;
+    let context = Context { seccomp, ..context };
     let volume_places: Vec<_> = spec.get("volumes").iter().flat_map(Place::items).collect();
     let volumes: Vec<_> = volume_places.iter().map(volume).collect();
     let container_places = spec.require("containers")?.items();

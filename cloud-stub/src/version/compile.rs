@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::model::{
-    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Deployment, Image, VersionRef,
+    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Deployment, Image, Seccomp, VersionRef,
     VolumeSource,
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
@@ -40,6 +40,7 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
             application: &package.application,
             default_image: component.image.as_deref(),
             images,
+            seccomp: Seccomp::default(),
         };
         let file = &component.template.file;
         let read = template::compile(file, &component.template.text, context, &problems);

@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::RestartPolicy;
+use wherry_bundle::model::{RestartPolicy, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet;
@@ -414,6 +414,7 @@ pub fn script(container: &str, text: &str) -> ContainerSpec {
         mounts: heapless::Vec::new(),
         host_mounts: heapless::Vec::new(),
         stop_signal: 15,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }
 

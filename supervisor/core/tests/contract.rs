@@ -8,7 +8,7 @@ use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{
     Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy,
-    Strategy, User,
+    Seccomp, Strategy, User,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};
 use wherry_core::ledger::{
@@ -106,6 +106,7 @@ fn a_bundle_becomes_what_decisions_need() {
         stop_signal: 15,
         probes: Probes::default(),
         pre_stop: None,
+        seccomp: Seccomp::RuntimeDefault,
     };
     let deployment = Deployment {
         name: name("web"),

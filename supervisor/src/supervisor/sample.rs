@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
-    VolumeSource,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Seccomp, Strategy, User, VersionRef,
+    Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -114,5 +114,6 @@ fn container() -> Container {
         stop_signal: 15,
         probes: Probes::default(),
         pre_stop: None,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }

@@ -11,7 +11,9 @@ use wherry_bundle::model::{
     CAPABILITIES, Container, Deployment, HostPath, PodTemplate, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Name};
-use wherry_runtime::proto::{ContainerSpec, MountSource, MountSpec, PathText, PodSpec, join_words};
+use wherry_runtime::proto::{
+    ContainerSpec, HostMountSpec, MountSpec, PathText, PodSpec, join_words,
+};
 
 /// Why a pod cannot be asked for. A bundle's checks leave few ways.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +111,7 @@ fn container_spec(
         mounts,
         stop_signal: container.stop_signal,
         host_mounts,
+        seccomp: container.seccomp,
     })
 }
 
@@ -197,7 +200,7 @@ fn path_text(path: &str) -> Option<PathText> {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::model::{HostPathKind, Mount, Volume};
+    use wherry_bundle::model::{HostPathKind, Mount, Seccomp, Volume};
     use wherry_runtime::packet;
     use wherry_runtime::proto::{Packet, Request, split_words};
 
@@ -251,6 +254,7 @@ mod tests {
         assert_eq!((lion.uid, lion.gid, &lion.additional_gids[..]), (1000, 1001, &[5][..]));
         // CAP_CHOWN is number 0, CAP_NET_BIND_SERVICE number 10.
         assert_eq!(lion.capabilities, 1 | 1 << 10);
+        assert_eq!(lion.seccomp, Seccomp::RuntimeDefault);
         assert_eq!((lion.cpu_millis, lion.memory_bytes), (Some(500), Some(32 << 20)));
         assert_eq!(lion.layers[..], [sample::layer(b"base").digest, sample::layer(b"top").digest]);
         let folder = pod.hash.hex();

@@ -18,8 +18,8 @@ use wherry_bundle::envelope;
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Strategy, User, VersionRef, Volume,
-    VolumeSource,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Seccomp, Strategy, User, VersionRef,
+    Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -429,6 +429,7 @@ fn container(text: &str, script: &str) -> Container {
         stop_signal: 15,
         probes: Probes::default(),
         pre_stop: None,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }
 

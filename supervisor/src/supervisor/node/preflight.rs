@@ -38,6 +38,7 @@ impl Node {
             memory_bytes: memory::total_bytes(),
             memory_percent_max: self.config.memory_percent_max,
             lacks,
+            seccomp_unconfined: self.config.seccomp_unconfined,
         };
         self.kernel.forget_lacks();
         let cgroup = &self.config.cgroup;

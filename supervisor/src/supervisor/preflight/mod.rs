@@ -7,6 +7,7 @@
 
 pub mod kernel;
 pub mod ports;
+mod security;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,8 @@ pub struct Offer {
     /// Of that, what the limits of all pods together may be.
     pub memory_percent_max: u32,
     pub lacks: Lacks,
+    /// Whether a container may be without a filter of system calls.
+    pub seccomp_unconfined: bool,
 }
 
 /// Room for layers.
@@ -48,6 +51,7 @@ pub fn reasons(
     reasons.extend(offer.flash.as_ref().and_then(flash));
     reasons.extend(offer.memory_bytes.and_then(|bytes| memory(bundle, bytes, offer)));
     reasons.extend(kernel::reasons(bundle, &offer.lacks));
+    reasons.extend(security::reasons(bundle, offer.seccomp_unconfined));
     for (protocol, port) in host_ports(bundle) {
         let name = match protocol {
             Protocol::Tcp => "tcp",
@@ -118,6 +122,7 @@ mod tests {
             memory_bytes: Some(480_000_000),
             memory_percent_max: 100,
             lacks: Lacks::default(),
+            seccomp_unconfined: false,
         }
     }
 
