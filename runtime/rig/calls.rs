@@ -72,6 +72,15 @@ pub fn threads() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Has its parent trace it, as some programs do so that nobody else can, and
+/// gets a signal.
+pub fn traced() -> Result<(), Box<dyn Error>> {
+    sys::call(libc::SYS_ptrace, &[libc::PTRACE_TRACEME as usize])?;
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH)?;
+    println!("went on");
+    Ok(())
+}
+
 /// Nanoseconds of one call that does nothing.
 pub fn time() -> Result<(), Box<dyn Error>> {
     const CALLS: u32 = 1_000_000;

@@ -4,8 +4,8 @@
 //! `RUN LAYERS CGROUP BRIDGE SUBNET attached`: the test is at the other end
 //! of standard input. `… spawn FILE`: starts this program as supervisor,
 //! which appends its pid to FILE and waits to be ended. `… seal-only`: says
-//! whether it is sealed. `calls`, `threads`, `time` and `i386` are programs for
-//! containers.
+//! whether it is sealed. `calls`, `threads`, `time`, `traced` and `i386` are
+//! programs for containers.
 #![deny(unsafe_code)]
 
 mod calls;
@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         ["threads"] => return calls::threads(),
         ["time"] => return calls::time(),
+        ["traced"] => return calls::traced(),
         ["i386"] => {
             calls::i386();
             return Ok(());

@@ -219,13 +219,33 @@ pub fn wait_for(child: Pid) -> io::Result<i32> {
 }
 
 /// Reaps one child that has ended, if any: its pid and raw wait status.
+///
+/// A child can make its parent its tracer (`PTRACE_TRACEME`): then each of its
+/// signals stops it and is told here. It is let go, and has not ended.
 #[must_use]
 pub fn reap_any() -> Option<(Pid, i32)> {
-    let mut status = 0;
-    // SAFETY: the status outlives the call.
-    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-    // ECHILD, no child at all, is as good as none that has ended.
-    (pid > 0).then(|| (Pid::from_raw(pid), status))
+    loop {
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            // ECHILD, no child at all, is as good as none that has ended.
+            return None;
+        }
+        if !libc::WIFSTOPPED(status) {
+            return Some((Pid::from_raw(pid), status));
+        }
+        trace_no_more(pid, libc::WSTOPSIG(status));
+    }
+}
+
+/// Lets a stopped tracee go on with the signal that stopped it. `ptrace(2)`.
+fn trace_no_more(pid: i32, signal: i32) {
+    // What execve(2) sends a tracee is meant for the tracer.
+    let signal = if signal == libc::SIGTRAP { 0 } else { signal };
+    let nowhere: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: takes no address. It fails if SIGKILL was faster.
+    unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, nowhere, libc::c_long::from(signal)) };
 }
 
 /// `struct pidfd_info` of Linux 6.13, first version (`linux/pidfd.h`).

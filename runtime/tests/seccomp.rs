@@ -140,6 +140,14 @@ fn calls_of_another_architecture_end_the_program() {
     assert_eq!(text, "i386 true\n");
 }
 
+/// The launcher is its parent, and would else take the stop for an end.
+#[test]
+fn a_program_that_has_itself_traced_goes_on() {
+    let mut node = Node::new("sr");
+    let (exit, text) = rig(&mut node, "traced", |_| {});
+    assert_eq!((exit, text.as_str()), (Exit::Code(0), "went on\n"));
+}
+
 #[test]
 fn commands_in_a_container_are_filtered_as_it_is() {
     let mut node = Node::new("se");
