@@ -265,7 +265,11 @@ fn filters_are_short_and_quick() {
 fn long_halves_are_skipped_too() {
     use super::policy::Verdict;
     let verdict = |number: u32| {
-        if number % 2 == 0 { Verdict::Allow } else { Verdict::Refuse(1 + (number % 100) as i32) }
+        if number.is_multiple_of(2) {
+            Verdict::Allow
+        } else {
+            Verdict::Refuse(1 + (number % 100) as i32)
+        }
     };
     let spans: Vec<_> = (0..1500).map(|number| (number, verdict(number))).collect();
     let filter = Filter(compile::program(7, &spans));
