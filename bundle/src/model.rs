@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
     CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX,
-    DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX, GRACE_SECONDS_MAX, IMAGES_MAX, LAYERS_MAX,
-    PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX,
-    WORDS_BYTES_MAX, WORDS_MAX,
+    DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX, GRACE_SECONDS_MAX, IMAGES_MAX,
+    LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX,
+    VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use crate::word::{Fact, Word};
 use crate::{BuildVersion, Digest, Generation, Name};
@@ -118,6 +118,17 @@ pub struct Container {
     pub pre_stop: Option<PreStop>,
     /// Of its image it can change nothing; `/tmp` is its own.
     pub read_only_root: bool,
+    pub seccomp: Seccomp,
+}
+
+/// Which system calls a container's programs may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// Those that programs in containers are known to need.
+    #[default]
+    RuntimeDefault,
+    /// All, where the node's configuration allows that.
+    Unconfined,
 }
 
 /// What a container is to its pod.
@@ -222,7 +233,9 @@ pub enum VolumeSource {
     HostPath(HostPath),
     /// A folder in memory that the pod's containers share, empty at first and
     /// gone with the pod. What is in it counts as memory of who wrote it.
-    EmptyDir { bytes_max: u64 },
+    EmptyDir {
+        bytes_max: u64,
+    },
 }
 
 /// A file or folder of the gateway's own, below a path that the node's

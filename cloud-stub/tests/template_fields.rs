@@ -151,12 +151,44 @@ spec:
       labels: { app: web }
     spec:
       @PodSpec
+      securityContext:
+        @PodSecurityContext
+        seccompProfile:
+          @SeccompProfile
+          type: RuntimeDefault
       containers:
         - name: one
           @Container
           env:
             - name: A
               @EnvVar
+            - name: B
+              valueFrom:
+                @EnvVarSource
+                fieldRef:
+                  @ObjectFieldSelector
+                  fieldPath: metadata.name
+            - name: C
+              valueFrom:
+                configMapKeyRef:
+                  @ConfigMapKeySelector
+                  name: config
+                  key: a
+            - name: D
+              valueFrom:
+                secretKeyRef:
+                  @SecretKeySelector
+                  name: secret
+                  key: a
+          envFrom:
+            - prefix: X_
+              @EnvFromSource
+              configMapRef:
+                @ConfigMapEnvSource
+                name: config
+            - secretRef:
+                @SecretEnvSource
+                name: secret
           ports:
             - containerPort: 80
               @ContainerPort
@@ -217,6 +249,10 @@ spec:
           hostPath:
             @HostPathVolumeSource
             path: /srv
+        - name: run
+          emptyDir:
+            @EmptyDirVolumeSource
+            sizeLimit: 1Mi
 ---
 apiVersion: v1
 @Pod
@@ -238,7 +274,7 @@ data: { a: Yg== }
 ";
 
 /// Where each line `@KIND` is.
-const PATHS: [(&str, &str); 33] = [
+const PATHS: [(&str, &str); 43] = [
     ("Deployment", ""),
     ("ObjectMeta", "metadata."),
     ("DeploymentSpec", "spec."),
@@ -250,6 +286,15 @@ const PATHS: [(&str, &str); 33] = [
     ("PodSpec", "spec.template.spec."),
     ("Container", "spec.template.spec.containers[0]."),
     ("EnvVar", "spec.template.spec.containers[0].env[0]."),
+    ("EnvVarSource", "spec.template.spec.containers[0].env[1].valueFrom."),
+    ("ObjectFieldSelector", "spec.template.spec.containers[0].env[1].valueFrom.fieldRef."),
+    ("ConfigMapKeySelector", "spec.template.spec.containers[0].env[2].valueFrom.configMapKeyRef."),
+    ("SecretKeySelector", "spec.template.spec.containers[0].env[3].valueFrom.secretKeyRef."),
+    ("EnvFromSource", "spec.template.spec.containers[0].envFrom[0]."),
+    ("ConfigMapEnvSource", "spec.template.spec.containers[0].envFrom[0].configMapRef."),
+    ("SecretEnvSource", "spec.template.spec.containers[0].envFrom[1].secretRef."),
+    ("PodSecurityContext", "spec.template.spec.securityContext."),
+    ("SeccompProfile", "spec.template.spec.securityContext.seccompProfile."),
     ("ContainerPort", "spec.template.spec.containers[0].ports[0]."),
     ("ResourceRequirements", "spec.template.spec.containers[0].resources."),
     ("ResourceList", "spec.template.spec.containers[0].resources.limits."),
@@ -269,6 +314,7 @@ const PATHS: [(&str, &str); 33] = [
     ("KeyToPath", "spec.template.spec.volumes[0].configMap.items[0]."),
     ("SecretVolumeSource", "spec.template.spec.volumes[1].secret."),
     ("HostPathVolumeSource", "spec.template.spec.volumes[2].hostPath."),
+    ("EmptyDirVolumeSource", "spec.template.spec.volumes[3].emptyDir."),
     ("Pod", ""),
     ("ConfigMap", ""),
     ("Secret", ""),
@@ -312,7 +358,7 @@ fn objects_without_refused_fields_are_fine() {
 #[test]
 fn every_refused_field_is_told_with_line_path_and_hint() {
     let refused = refused();
-    assert!(refused.len() > 100, "{}", refused.len());
+    assert!(refused.len() > 80, "{}", refused.len());
     for Row { kind, field, hint, .. } in refused {
         let (text, line) = objects(kind, &format!("{field}: other"));
         let prefix = PATHS.iter().find(|(known, _)| *known == kind).unwrap().1;

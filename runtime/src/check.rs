@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wherry_bundle::limits::{CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
-use wherry_bundle::model::{is_container_path, is_host_path, is_relative_path};
+use wherry_bundle::model::{Seccomp, is_container_path, is_host_path, is_relative_path};
 
 use crate::oci::CAPABILITIES_KNOWN;
 use crate::proto::{ContainerSpec, MountSource, PodSpec, ProbeCheck, Words, split_words};
@@ -34,10 +34,15 @@ pub fn pod(spec: &PodSpec) -> Result<(), Refused> {
 }
 
 /// `host_paths`: what may be mounted of the host, with all that is below.
+/// `unconfined`: whether a container may be without a filter of system calls.
 ///
 /// # Errors
 /// The first thing wrong.
-pub fn container(spec: &ContainerSpec, host_paths: &[PathBuf]) -> Result<(), Refused> {
+pub fn container(
+    spec: &ContainerSpec,
+    host_paths: &[PathBuf],
+    unconfined: bool,
+) -> Result<(), Refused> {
     let at = || format!("container {}", spec.name);
     let args = words(&spec.args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
     require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")?;
@@ -50,6 +55,8 @@ pub fn container(spec: &ContainerSpec, host_paths: &[PathBuf]) -> Result<(), Ref
     require(cwd, at, "its working folder is not a plain absolute path outside /proc")?;
     let known = spec.capabilities & !CAPABILITIES_KNOWN == 0;
     require(known, at, "asks for an unknown capability")?;
+    let filtered = spec.seccomp == Seccomp::RuntimeDefault || unconfined;
+    require(filtered, at, "is unconfined, without `[security] seccomp_unconfined`")?;
     require((1..=64).contains(&spec.stop_signal), at, "its stop signal does not exist")?;
     require(!spec.layers.is_empty(), at, "its image has no layer")?;
     let layers: BTreeSet<_> = spec.layers.iter().collect();
@@ -126,7 +133,7 @@ mod tests {
         let mut spec = samples::container();
         change(&mut spec);
         let allowed = ["/run/line".into()];
-        let found = container(&spec, &allowed).err().map(|refused| refused.what);
+        let found = container(&spec, &allowed, false).err().map(|refused| refused.what);
         assert_eq!(found, expected);
     }
 
@@ -225,6 +232,15 @@ mod tests {
         let again = spec.empty_dirs[0].clone();
         spec.empty_dirs.push(again).unwrap();
         assert_eq!(pod(&spec).unwrap_err().what, "has two volumes of one name");
+    }
+
+    #[test]
+    fn without_a_filter_only_where_that_is_allowed() {
+        let unconfined = |spec: &mut ContainerSpec| spec.seccomp = Seccomp::Unconfined;
+        check(unconfined, Some("is unconfined, without `[security] seccomp_unconfined`"));
+        let mut spec = samples::container();
+        unconfined(&mut spec);
+        assert_eq!(container(&spec, &["/run/line".into()], true), Ok(()));
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::process::{Privileges, Stat};
 use crate::proto::ContainerSpec;
 use crate::rootfs::{self, BUNDLE, RootFsError, Stage};
 use crate::sandbox::{self, SandboxError};
+use crate::seccomp::Filter;
 use crate::{oci, sys};
 
 /// Name of the folder of libcontainer's own state, below the bundle.
@@ -171,10 +172,11 @@ fn start(job: &Job<'_>, streams: Streams, socket: &OwnedFd) -> Result<(), Creato
         path: job.container.path().to_owned(),
         source,
     })?;
+    let filter = Filter::of_container(job.spec);
     // The bundle and libcontainer's state share the folder.
     let mut container = ContainerBuilder::new(STATE_ID.into(), SyscallType::default())
         .with_root_path(BUNDLE)?
-        .with_executor(ReportingExecutor::new(report_failed))
+        .with_executor(ReportingExecutor::new(report_failed, filter))
         .with_stdin(streams.stdin)
         .with_stdout(streams.stdout)
         .with_stderr(streams.stderr)

@@ -34,6 +34,7 @@ pub mod rootfs;
 mod samples;
 pub mod sandbox;
 pub mod seal;
+pub mod seccomp;
 #[allow(unsafe_code)]
 mod sys;
 pub mod text;

@@ -4,7 +4,7 @@
 //!
 //! HTTP and TCP: from the pod's network namespace, as nobody. A command: in
 //! the container's namespaces and cgroup, as the container's own user with
-//! exactly its capabilities. (libcontainer's way into a running container
+//! exactly its capabilities and its filter of system calls. (libcontainer's way into a running container
 //! needs its state folder, which only the container's own mount namespace
 //! has.) Never here: deadlines; the launcher kills what takes too long.
 
@@ -29,6 +29,7 @@ use crate::folders::PodFolder;
 use crate::oci::{DEFAULT_PATH, OPEN_FILES_SOFT};
 use crate::process::{Identity, Stat, exit_of};
 use crate::proto::{ContainerSpec, ProbeCheck, split_words};
+use crate::seccomp::Filter;
 use crate::sys;
 
 /// As in Kubernetes, so that applications find it in their logs.
@@ -232,6 +233,9 @@ fn become_program(spec: &ContainerSpec, args: &[&str], null: &OwnedFd) -> String
     let path = env.iter().find_map(|word| word.strip_prefix("PATH=")).unwrap_or_default();
     let program = args.first().copied().unwrap_or_default();
     let (argv, envp) = (words(args), words(&env));
+    if let Some(Err(error)) = Filter::of_container(spec).as_ref().map(Filter::install) {
+        return format!("filtering its system calls: {error}");
+    }
     let mut last = Errno::ENOENT;
     for candidate in candidates(program, path) {
         let Ok(candidate) = CString::new(candidate) else { continue };

@@ -16,7 +16,7 @@ use wherry_bundle::limits::{
     TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy, Role};
+use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy, Role, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::text::BoundedText;
@@ -169,6 +169,7 @@ pub struct ContainerSpec {
     pub stop_signal: u8,
     /// It can write below `/tmp` only, and to what is mounted.
     pub read_only_root: bool,
+    pub seccomp: Seccomp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

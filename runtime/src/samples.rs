@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wherry_bundle::model::{HostPathKind, RestartPolicy, Role};
+use wherry_bundle::model::{HostPathKind, RestartPolicy, Role, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::proto::{ContainerSpec, EmptyDir, MountSource, MountSpec, PodSpec, join_words};
@@ -71,5 +71,6 @@ pub fn container() -> ContainerSpec {
         .collect(),
         stop_signal: 3,
         read_only_root: true,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }

@@ -79,6 +79,7 @@ fn a_container_gets_nothing_that_was_not_asked_for() {
     assert_eq!(exit, Exit::Code(0), "{text}");
     for line in [
         "NoNewPrivs:\t1",
+        "Seccomp:\t2",
         "CapInh:\t0000000000000000",
         "CapPrm:\t0000000000000000",
         "CapEff:\t0000000000000000",

@@ -46,6 +46,7 @@ fn a_command_runs_as_the_container_would() {
     let text = output.wait_for("children");
     for line in [
         "NoNewPrivs:\t1",
+        "Seccomp:\t2",
         "CapInh:\t0000000000000400",
         "CapEff:\t0000000000000400",
         "CapBnd:\t0000000000000400",

@@ -72,6 +72,8 @@ pub struct Config {
     pub update: Update,
     /// What pods may mount of the host: these, and what is below.
     pub host_paths: Vec<PathBuf>,
+    /// Whether a container may be without a filter of system calls.
+    pub seccomp_unconfined: bool,
     /// For `wherry init` only.
     pub init: InitConfig,
 }
@@ -247,6 +249,8 @@ struct File {
     update: UpdateTable,
     #[serde(default)]
     volumes: VolumesTable,
+    #[serde(default)]
+    security: SecurityTable,
     init: Option<init::InitTable>,
 }
 
@@ -295,6 +299,13 @@ struct VolumesTable {
     host_paths: Vec<PathBuf>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecurityTable {
+    #[serde(default)]
+    seccomp_unconfined: bool,
+}
+
 type Wrong = (&'static str, String);
 
 impl File {
@@ -337,6 +348,7 @@ impl File {
             memory_percent_max: self.preflight.check()?,
             update: self.update.check()?,
             host_paths,
+            seccomp_unconfined: self.security.seccomp_unconfined,
             init,
         })
     }
@@ -503,7 +515,8 @@ mod tests {
             hold_files = [\"/run/app/busy\"]\n\
             [layers]\ncheck_bytes_per_second = 0\ncheck_days = 2\nfree_bytes_min = 5\n\
             [preflight]\nmemory_percent_max = 150\n\
-            [volumes]\nhost_paths = [\"/run/app\"]\n";
+            [volumes]\nhost_paths = [\"/run/app\"]\n\
+            [security]\nseccomp_unconfined = true\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -520,6 +533,7 @@ mod tests {
         assert_eq!(config.update.zone, "EST5".parse().unwrap());
         assert_eq!(config.update.hold_files, [PathBuf::from("/run/app/busy")]);
         assert_eq!(config.host_paths, [PathBuf::from("/run/app")]);
+        assert!(config.seccomp_unconfined);
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
     }
 

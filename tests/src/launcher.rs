@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use wherry_bundle::model::{RestartPolicy, Role};
+use wherry_bundle::model::{RestartPolicy, Role, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::{LauncherClient, NoticeReader};
 use wherry_runtime::folders::Folders;
@@ -39,6 +39,7 @@ pub fn serve(words: &[String]) -> Result<()> {
             dns: Vec::new(),
         },
         host_paths: Vec::new(),
+        seccomp_unconfined: false,
         supervisor: Supervisor::Attached(crate::sys::inherited_fd()?),
     })?;
     Ok(())
@@ -198,5 +199,6 @@ fn stamp(name: &Name, layer: Digest) -> Result<ContainerSpec> {
         mounts: heapless::Vec::new(),
         stop_signal: 15,
         read_only_root: true,
+        seccomp: Seccomp::RuntimeDefault,
     })
 }

@@ -6,7 +6,7 @@ use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, HostPath,
     HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role,
-    Strategy, User, VersionRef, Volume, VolumeSource,
+    Seccomp, Strategy, User, VersionRef, Volume, VolumeSource,
 };
 use wherry_bundle::{BuildVersion, Digest, Fact, Generation, Name};
 
@@ -121,6 +121,7 @@ fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> D
                 probes: probes(),
                 pre_stop: Some(PreStop::Sleep { seconds: 5 }),
                 read_only_root: true,
+                seccomp: Seccomp::Unconfined,
             }],
             volumes: Vec::new(),
             fs_group: None,

@@ -115,6 +115,7 @@ pub(super) fn container(
         probes: probes?,
         pre_stop: pre_stop?,
         read_only_root: security.read_only_root,
+        seccomp: security.seccomp,
     })
 }
 

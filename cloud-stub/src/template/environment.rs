@@ -104,7 +104,10 @@ fn whole_config(place: &Place<'_>, configs: &Configs) -> Option<Variables> {
             return None;
         }
     };
-    let named = source.object(&shapes::CONFIG_REF)?;
+    let named = source.object(match kind {
+        ConfigKind::ConfigMap => &shapes::CONFIG_MAP_ENV,
+        ConfigKind::Secret => &shapes::SECRET_ENV,
+    })?;
     let config = config(&named, kind, configs)?;
     let mut env = Variables::new();
     for (key, bytes) in config.iter().flat_map(|config| &config.files) {
@@ -150,7 +153,10 @@ fn fact(place: &Place<'_>) -> Option<Word> {
 }
 
 fn one_key(place: &Place<'_>, kind: ConfigKind, configs: &Configs) -> Option<Option<Word>> {
-    let object = place.object(&shapes::KEY_REF)?;
+    let object = place.object(match kind {
+        ConfigKind::ConfigMap => &shapes::CONFIG_MAP_KEY,
+        ConfigKind::Secret => &shapes::SECRET_KEY,
+    })?;
     let key = object.require("key")?.text()?;
     let config = config(&object, kind, configs)?;
     match config.and_then(|config| config.files.get(&key)) {

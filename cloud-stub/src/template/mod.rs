@@ -15,6 +15,7 @@ mod others;
 pub mod place;
 mod quantity;
 pub mod references;
+mod seccomp;
 mod security;
 pub mod shapes;
 mod volume;

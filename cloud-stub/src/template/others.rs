@@ -9,8 +9,6 @@ const NODES: &str = "say which nodes when you roll out: `rollout start --nodes`"
 const NO_SERVER: &str = "a node has no API server: give the program what it needs as a secret";
 const MOUNTED: &str = "mount it on the node, and use hostPath";
 const NO_TERMINAL: &str = "nobody is there to type: give the program a file or a socket";
-const PRIVILEGES: &str = "add the capabilities that it needs";
-const IMAGE_USER: &str = "the user that the image names counts (USER in a Dockerfile)";
 const CONTAINED: &str = "containers are kept apart by namespaces and capabilities: leave it out";
 const WINDOWS: &str = "every node runs Linux: leave it out";
 const OPTIONAL: &str = "make it part of the version";
@@ -31,6 +29,7 @@ pub fn of(kind: &str) -> &'static [Field] {
         "ResourceRequirements" => RESOURCES,
         "ResourceList" => RESOURCE_LIST,
         "SecurityContext" => SECURITY,
+        "PodSecurityContext" => POD_SECURITY,
         "VolumeMount" => VOLUME_MOUNT,
         "Volume" => VOLUME,
         "ConfigMapVolumeSource" | "SecretVolumeSource" => OPTIONAL_SOURCE,
@@ -94,7 +93,6 @@ const POD_SPEC: &[Field] = &[
     refused_except("hostUsers", "true", "users are those of the node: leave it out"),
     refused("hostname", "a pod's host name is its own name: leave it out"),
     no_effect("imagePullSecrets", "images come with the version"),
-    refused("initContainers", "let the program do it first, or a component that others startAfter"),
     refused("nodeName", NODES),
     refused("nodeSelector", NODES),
     refused("os", WINDOWS),
@@ -108,11 +106,6 @@ const POD_SPEC: &[Field] = &[
     refused("runtimeClassName", "a node has one runtime: leave it out"),
     refused_except("schedulerName", "default-scheduler", NODES),
     refused("schedulingGates", "start the rollout when it is time"),
-    refused_except(
-        "securityContext",
-        "{}",
-        "write it in each container, as far as it is supported",
-    ),
     refused_except("serviceAccount", "default", NO_SERVER),
     refused_except("serviceAccountName", "default", NO_SERVER),
     refused_except("setHostnameAsFQDN", "false", "a pod's host name is its own name: leave it out"),
@@ -123,9 +116,7 @@ const POD_SPEC: &[Field] = &[
 ];
 
 const CONTAINER: &[Field] = &[
-    refused("envFrom", "write each variable in env, or mount the config map"),
     refused("resizePolicy", "new limits replace the pod: leave it out"),
-    refused("restartPolicy", "the pod's restartPolicy counts for all its containers"),
     refused_except("stdin", "false", NO_TERMINAL),
     refused_except("stdinOnce", "false", NO_TERMINAL),
     refused_except("terminationMessagePath", "/dev/termination-log", "write it to standard error"),
@@ -147,20 +138,18 @@ const RESOURCE_LIST: &[Field] = &[
 ];
 
 const SECURITY: &[Field] = &[
-    refused_except("allowPrivilegeEscalation", "false", PRIVILEGES),
     refused("appArmorProfile", CONTAINED),
-    refused_except("privileged", "false", PRIVILEGES),
     refused_except("procMount", "Default", "parts of /proc stay hidden: leave it out"),
-    refused_except(
-        "readOnlyRootFilesystem",
-        "false",
-        "what is written there is RAM, and gone at a restart: leave it out",
-    ),
-    refused("runAsGroup", IMAGE_USER),
-    refused_except("runAsNonRoot", "false", IMAGE_USER),
-    refused("runAsUser", IMAGE_USER),
     refused("seLinuxOptions", CONTAINED),
-    refused("seccompProfile", CONTAINED),
+    refused("windowsOptions", WINDOWS),
+];
+
+const POD_SECURITY: &[Field] = &[
+    refused("appArmorProfile", CONTAINED),
+    no_effect("fsGroupChangePolicy", "a volume that is made for a pod is empty"),
+    refused("seLinuxOptions", CONTAINED),
+    refused("supplementalGroupsPolicy", "the image's groups count for its own user: leave it out"),
+    refused("sysctls", "they are the node's: set them there"),
     refused("windowsOptions", WINDOWS),
 ];
 
@@ -182,7 +171,6 @@ const VOLUME: &[Field] = &[
     refused("cinder", MOUNTED),
     refused("csi", MOUNTED),
     refused("downwardAPI", "write what the program has to know in env"),
-    refused("emptyDir", "what is written outside of volumes is RAM; use hostPath to share files"),
     refused("ephemeral", "use hostPath"),
     refused("fc", MOUNTED),
     refused("flexVolume", MOUNTED),

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use wherry_bundle::model::{CAPABILITIES, User};
+use wherry_bundle::model::{CAPABILITIES, Seccomp, User};
 
 use super::place::{Object, Place};
+use super::seccomp::seccomp;
 use super::shapes;
 
 /// What a pod says for all its containers.
@@ -15,6 +16,7 @@ pub(super) struct PodSecurity {
     /// Groups that every container is a member of.
     groups: Vec<u32>,
     pub fs_group: Option<u32>,
+    seccomp: Seccomp,
 }
 
 /// Of a container.
@@ -24,6 +26,7 @@ pub(super) struct Security {
     groups: Vec<u32>,
     pub capabilities: BTreeSet<String>,
     pub read_only_root: bool,
+    pub seccomp: Seccomp,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,7 +54,8 @@ pub(super) fn of_pod(spec: &Object<'_>) -> Option<PodSecurity> {
         None => None,
     };
     groups.extend(fs_group);
-    Some(PodSecurity { user: user?, groups, fs_group })
+    let seccomp = seccomp(&object, Seccomp::default())?;
+    Some(PodSecurity { user: user?, groups, fs_group, seccomp })
 }
 
 /// Of a container in that pod.
@@ -61,6 +65,7 @@ pub(super) fn of_container(container: &Object<'_>, pod: &PodSecurity) -> Option<
         groups: pod.groups.clone(),
         capabilities: BTreeSet::new(),
         read_only_root: true,
+        seccomp: pod.seccomp,
     };
     let Some(place) = container.get("securityContext") else { return Some(all) };
     let object = place.object(&shapes::SECURITY)?;
@@ -78,6 +83,7 @@ pub(super) fn of_container(container: &Object<'_>, pod: &PodSecurity) -> Option<
     let read_only_root =
         object.get("readOnlyRootFilesystem").map_or(Some(true), |place| place.bool());
     let capabilities = capabilities(&object);
+    let seccomp = seccomp(&object, pod.seccomp);
     let own = own?;
     let user = Identity {
         uid: own.uid.or(all.user.uid),
@@ -88,6 +94,7 @@ pub(super) fn of_container(container: &Object<'_>, pod: &PodSecurity) -> Option<
         user,
         capabilities: capabilities?,
         read_only_root: read_only_root?,
+        seccomp: seccomp?,
         ..all
     })
 }

@@ -45,6 +45,8 @@ pub const ALL: &[&Shape] = &[
     &LIMITS,
     &SECURITY,
     &CAPABILITIES,
+    &POD_SECURITY,
+    &SECCOMP_PROFILE,
     &VOLUME_MOUNT,
     &VOLUME,
     &HOST_PATH_SOURCE,
@@ -53,13 +55,13 @@ pub const ALL: &[&Shape] = &[
     &KEY_TO_PATH,
     &CONFIG_MAP,
     &SECRET,
-    &HOST_PATH_SOURCE,
-    &POD_SECURITY,
     &ENV_VAR_SOURCE,
     &FIELD_REF,
-    &KEY_REF,
+    &CONFIG_MAP_KEY,
+    &SECRET_KEY,
     &ENV_FROM_SOURCE,
-    &CONFIG_REF,
+    &CONFIG_MAP_ENV,
+    &SECRET_ENV,
     &EMPTY_DIR_SOURCE,
 ];
 
@@ -114,17 +116,6 @@ pub const POD_SPEC: Shape = Shape {
         honoured("terminationGracePeriodSeconds"),
         honoured("initContainers"),
         honoured("securityContext"),
-    ],
-};
-
-pub const POD_SECURITY: Shape = Shape {
-    kind: "PodSecurityContext",
-    fields: &[
-        honoured("runAsUser"),
-        honoured("runAsGroup"),
-        honoured("runAsNonRoot"),
-        honoured("supplementalGroups"),
-        honoured("fsGroup"),
     ],
 };
 
@@ -203,14 +194,8 @@ pub const LIFECYCLE_HANDLER: Shape = Shape {
 
 pub const SLEEP: Shape = Shape { kind: "SleepAction", fields: &[honoured("seconds")] };
 
-pub const ENV_VAR: Shape = Shape {
-    kind: "EnvVar",
-    fields: &[
-        honoured("name"),
-        honoured("value"),
-        honoured("valueFrom"),
-    ],
-};
+pub const ENV_VAR: Shape =
+    Shape { kind: "EnvVar", fields: &[honoured("name"), honoured("value"), honoured("valueFrom")] };
 
 pub const ENV_VAR_SOURCE: Shape = Shape {
     kind: "EnvVarSource",
@@ -227,20 +212,18 @@ pub const FIELD_REF: Shape = Shape {
     fields: &[honoured("fieldPath"), no_effect("apiVersion", "there is only v1")],
 };
 
-/// Of a config map's key and of a secret's.
-pub const KEY_REF: Shape = Shape {
-    kind: "ConfigMapKeySelector",
-    fields: &[honoured("name"), honoured("key"), honoured("optional")],
-};
+const KEY_REF: &[Field] = &[honoured("name"), honoured("key"), honoured("optional")];
+pub const CONFIG_MAP_KEY: Shape = Shape { kind: "ConfigMapKeySelector", fields: KEY_REF };
+pub const SECRET_KEY: Shape = Shape { kind: "SecretKeySelector", fields: KEY_REF };
 
 pub const ENV_FROM_SOURCE: Shape = Shape {
     kind: "EnvFromSource",
     fields: &[honoured("prefix"), honoured("configMapRef"), honoured("secretRef")],
 };
 
-/// Of a whole config map and of a whole secret.
-pub const CONFIG_REF: Shape =
-    Shape { kind: "ConfigMapEnvSource", fields: &[honoured("name"), honoured("optional")] };
+const CONFIG_REF: &[Field] = &[honoured("name"), honoured("optional")];
+pub const CONFIG_MAP_ENV: Shape = Shape { kind: "ConfigMapEnvSource", fields: CONFIG_REF };
+pub const SECRET_ENV: Shape = Shape { kind: "SecretEnvSource", fields: CONFIG_REF };
 
 pub const CONTAINER_PORT: Shape = Shape {
     kind: "ContainerPort",
@@ -274,11 +257,32 @@ pub const SECURITY: Shape = Shape {
         honoured("readOnlyRootFilesystem"),
         honoured("allowPrivilegeEscalation"),
         honoured("privileged"),
+        honoured("seccompProfile"),
     ],
 };
 
 pub const CAPABILITIES: Shape =
     Shape { kind: "Capabilities", fields: &[honoured("add"), honoured("drop")] };
+
+pub const POD_SECURITY: Shape = Shape {
+    kind: "PodSecurityContext",
+    fields: &[
+        honoured("runAsUser"),
+        honoured("runAsGroup"),
+        honoured("runAsNonRoot"),
+        honoured("supplementalGroups"),
+        honoured("fsGroup"),
+        honoured("seccompProfile"),
+    ],
+};
+
+pub const SECCOMP_PROFILE: Shape = Shape {
+    kind: "SeccompProfile",
+    fields: &[
+        honoured("type"),
+        refused("localhostProfile", "nodes have no profiles of their own: use RuntimeDefault"),
+    ],
+};
 
 pub const VOLUME_MOUNT: Shape = Shape {
     kind: "VolumeMount",

@@ -84,9 +84,6 @@ fn host_path(place: &Place<'_>) -> Option<HostPath> {
 
 /// In memory, whatever its `medium` is.
 fn empty_dir(place: &Place<'_>) -> Option<VolumeSource> {
-    if matches!(place.value(), super::yaml::Value::Null) {
-        return Some(VolumeSource::EmptyDir { bytes_max: EMPTY_DIR_BYTES });
-    }
     let object = place.object(&shapes::EMPTY_DIR_SOURCE)?;
     if let Some(place) = object.get("medium")
         && !matches!(place.text()?.as_str(), "" | "Memory")

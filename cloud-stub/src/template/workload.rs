@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::limits::{DEPLOYMENT_NAME_BYTES_MAX, GRACE_SECONDS_MAX, PODS_MAX};
-use wherry_bundle::model::{
-    Deployment, Image, PodTemplate, RestartPolicy, Role, Strategy,
-};
+use wherry_bundle::model::{Deployment, Image, PodTemplate, RestartPolicy, Role, Strategy};
 use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};

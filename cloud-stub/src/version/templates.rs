@@ -34,7 +34,8 @@ pub fn check_templates(files: &[Source]) -> Result<Checked, Vec<Problem>> {
     };
     let problems = Problems::default();
     let parse = |source: &Source| template::parse(&source.file, &source.text, &problems);
-    let parsed: Vec<(&str, Vec<Node>)> = files.iter().map(|source| (source.file.as_str(), parse(source))).collect();
+    let parsed: Vec<(&str, Vec<Node>)> =
+        files.iter().map(|source| (source.file.as_str(), parse(source))).collect();
     let objects: Vec<Place<'_>> = parsed
         .iter()
         .flat_map(|(file, nodes)| nodes.iter().map(|node| Place::root(file, node, &problems)))
@@ -44,7 +45,16 @@ pub fn check_templates(files: &[Source]) -> Result<Checked, Vec<Problem>> {
         .filter_map(|object| Some(template::config(object)?))
         .map(|config| (config.key.clone(), config))
         .collect();
-    let missing = objects.iter().flat_map(|object| references::check(object, &configs)).collect();
+    let mut missing = Vec::new();
+    // What names what is not there is told of already.
+    let mut wrong = BTreeSet::new();
+    for (number, object) in objects.iter().enumerate() {
+        let before = problems.len();
+        missing.extend(references::check(object, &configs));
+        if problems.len() > before {
+            wrong.insert(number);
+        }
+    }
     let elsewhere = stand_in(missing, &mut configs);
     let context = Context {
         application: &application,
@@ -53,11 +63,12 @@ pub fn check_templates(files: &[Source]) -> Result<Checked, Vec<Problem>> {
         configs: &configs,
     };
     let mut good = Vec::new();
-    for object in &objects {
+    for (number, object) in objects.iter().enumerate() {
         let before = problems.len();
         let mut images = BTreeMap::new();
         let deployment = template::workload(object, context, &mut images);
         if problems.len() == before
+            && !wrong.contains(&number)
             && let Some(deployment) = deployment
         {
             good.push(Good { object, deployment, images });

@@ -650,7 +650,7 @@ const HONOURED: [(&str, &str, &str); 61] = [
 ];
 
 /// More of them, in the Secret, the ConfigMap and the Pod below.
-const HONOURED_ELSEWHERE: [(&str, &str, &str); 23] = [
+const HONOURED_ELSEWHERE: [(&str, &str, &str); 28] = [
     ("SecretVolumeSource.secretName", "secretName: keys", "secretName: locks"),
     ("SecretVolumeSource.items", "items: [{ key: key.pem, path: key }], ", ""),
     ("SecretVolumeSource.defaultMode", "defaultMode: 0400", "defaultMode: 0440"),
@@ -674,6 +674,11 @@ const HONOURED_ELSEWHERE: [(&str, &str, &str); 23] = [
     ("Secret.stringData", "string: text", "key.pem: wins"),
     ("Container.name", "name: one", "name: two"),
     ("VolumeMount.mountPath", "mountPath: /keys", "mountPath: /locks"),
+    ("PodSpec.securityContext", "securityContext: { seccompProfile: { type: Unconfined } }", ""),
+    ("PodSecurityContext.seccompProfile", "seccompProfile: { type: Unconfined }", ""),
+    ("SecurityContext.seccompProfile", "seccompProfile: { type: RuntimeDefault }", ""),
+    ("SeccompProfile.type", "type: RuntimeDefault", "type: Localhost"),
+    ("SeccompProfile.type", "type: Unconfined", "type: RuntimeDefault"),
 ];
 
 const ELSEWHERE: &str = "apiVersion: v1 #pod
@@ -682,7 +687,12 @@ metadata: { name: web } #pod
 spec:
   hostNetwork: true
   restartPolicy: Never
-  containers: [{ name: one, volumeMounts: [{ name: k, mountPath: /keys }] }]
+  containers:
+    - name: one
+      volumeMounts: [{ name: k, mountPath: /keys }]
+      securityContext: { seccompProfile: { type: RuntimeDefault } }
+    - name: other
+  securityContext: { seccompProfile: { type: Unconfined } }
   volumes:
     - name: k
       secret: { items: [{ key: key.pem, path: key }], defaultMode: 0400, secretName: keys }

@@ -17,6 +17,8 @@ pub struct LauncherConfig {
     pub network: NetworkSettings,
     /// What pods may mount of the host: these, and what is below.
     pub host_paths: Vec<PathBuf>,
+    /// Whether a container may be without a filter of system calls.
+    pub seccomp_unconfined: bool,
     pub supervisor: Supervisor,
 }
 

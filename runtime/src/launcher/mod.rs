@@ -99,6 +99,7 @@ struct Launcher {
     tree: Tree,
     network: PodNetwork,
     host_paths: Vec<PathBuf>,
+    seccomp_unconfined: bool,
     link: Link,
     notifier: Notifier,
     signals: SignalFd,

@@ -50,6 +50,7 @@ impl Launcher {
             tree,
             network,
             host_paths: config.host_paths,
+            seccomp_unconfined: config.seccomp_unconfined,
             link: Link::new(config.supervisor),
             notifier: Notifier::from_environment(),
             signals: signals()?,

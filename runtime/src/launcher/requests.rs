@@ -38,7 +38,7 @@ impl Launcher {
                 self.answer(seq, result.map_err(|text| format!("creating pod {name}: {text}")));
             }
             Request::DefineContainer { pod, spec } => {
-                let checked = check::container(&spec, &self.host_paths);
+                let checked = check::container(&spec, &self.host_paths, self.seccomp_unconfined);
                 let checked = checked.map_err(|refused| refused.to_string());
                 let result = checked.and_then(|()| self.define_container(&pod, &spec));
                 let at = format!("defining {pod}/{}", spec.name);

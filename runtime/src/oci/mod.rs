@@ -5,8 +5,8 @@
 //!
 //! Secure by default: a container gets the capabilities that were asked for
 //! and no other, cannot gain any, and sees masked and read-only kernel files.
-//! There is no seccomp filter yet: its place would be
-//! [`crate::executor`], which runs last before the program.
+//! The filter of system calls is no part of the spec: libcontainer would want
+//! a C library for it. [`crate::executor`] installs it, last before the program.
 //! Never here: touching the system.
 
 mod capability;

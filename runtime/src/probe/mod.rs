@@ -11,8 +11,6 @@ pub mod filesystems;
 pub mod namespaces;
 pub mod network;
 pub mod process;
-#[allow(unsafe_code)]
-mod sys;
 mod trial;
 
 use serde::{Deserialize, Serialize};

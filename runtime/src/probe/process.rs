@@ -12,6 +12,7 @@ use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::trial::{Obstacle, Trial, in_child};
+use crate::seccomp::Filter;
 use crate::sys;
 
 /// `MFD_EXEC` of `linux/memfd.h`, Linux 6.3.
@@ -33,7 +34,7 @@ pub struct Process {
     pub seccomp: Trial<()>,
 }
 
-pub(super) fn attempt() -> Trial<Process> {
+pub fn attempt() -> Trial<Process> {
     in_child(|| {
         let (pidfd, exit_status) = match pidfd() {
             Ok(exit_status) => (Ok(()), exit_status),
@@ -41,7 +42,7 @@ pub(super) fn attempt() -> Trial<Process> {
         };
         let (openat2, sealed_memory) = (openat2(), sealed_memory());
         // Last: it cannot be taken back.
-        let seccomp = super::sys::seccomp_filter().map_err(Obstacle::io("a seccomp filter"));
+        let seccomp = seccomp();
         Ok(Process { pidfd, exit_status, openat2, sealed_memory, seccomp })
     })
 }
@@ -75,6 +76,13 @@ fn openat2() -> Trial<()> {
     sys::open_beneath(root.as_fd(), Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map(drop)
         .map_err(Obstacle::io("openat2"))
+}
+
+/// What containers get.
+fn seccomp() -> Trial<()> {
+    nix::sys::prctl::set_no_new_privs().map_err(Obstacle::refused("no new privileges"))?;
+    let installed = Filter::runtime_default(0).install();
+    installed.map_err(|error| Obstacle::io("a seccomp filter")(error.into()))
 }
 
 /// What [`crate::seal`] does with the whole program.

@@ -13,7 +13,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use wherry_bundle::message::Exit;
-use wherry_bundle::model::{RestartPolicy, Role};
+use wherry_bundle::model::{RestartPolicy, Role, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet;
@@ -415,6 +415,7 @@ pub fn script(container: &str, text: &str) -> ContainerSpec {
         mounts: heapless::Vec::new(),
         stop_signal: 15,
         read_only_root: false,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }
 

@@ -9,9 +9,7 @@ use wherry_bundle::message::{Exit, Phase, PodPhase};
 use wherry_bundle::{Generation, Name};
 
 use crate::ledger::{Ledger, PodLedger};
-use crate::model::{
-    Desired, Observed, ObservedContainer, ObservedPod, Publication, Workload,
-};
+use crate::model::{Desired, Observed, ObservedContainer, ObservedPod, Publication, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
 use crate::{fetch, publish};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{
-    Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role,
-    Strategy, User,
+    Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy,
+    Role, Seccomp, Strategy, User,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};
 use wherry_core::ledger::{
@@ -108,6 +108,7 @@ fn a_bundle_becomes_what_decisions_need() {
         probes: Probes::default(),
         pre_stop: None,
         read_only_root: true,
+        seccomp: Seccomp::RuntimeDefault,
     };
     let deployment = Deployment {
         name: name("web"),

@@ -4,7 +4,7 @@
 use std::fs;
 
 use wherry_runtime::launcher::LauncherError;
-use wherry_runtime::probe::{cgroups, filesystems, network};
+use wherry_runtime::probe::{cgroups, filesystems, network, process};
 
 use super::judge::Context;
 use super::{Row, State, Subject, check, host, judge};
@@ -49,8 +49,10 @@ pub fn for_bundles(cgroup: &str) -> ForBundles {
     let context = Context { is_root: true, modules: host::modules(&host::kernel().0) };
     let mut ports = judge::network(&context, &network::attempt());
     ports.retain(|row| PUBLISHING.contains(&row.name));
+    let mut containers = judge::process(&context, &process::attempt());
+    containers.extend(judge::filesystems(&context, &filesystems::attempt()));
     ForBundles {
-        containers: judge::filesystems(&context, &filesystems::attempt()),
+        containers,
         ports,
         controllers: cgroups::attempt(cgroup).map_or(Vec::new(), |found| judge::missing(&found)),
     }

@@ -96,6 +96,7 @@ pub(super) fn run(config_path: &Path) -> Result<(), ProcessError> {
             dns: config.dns,
         },
         host_paths: config.host_paths,
+        seccomp_unconfined: config.seccomp_unconfined,
         supervisor: Supervisor::Spawn { args },
     })
     .map_err(|source| lacking(source, subject))?;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Strategy, User, VersionRef,
-    Volume, VolumeSource,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy, User,
+    VersionRef, Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -117,5 +117,6 @@ fn container() -> Container {
         probes: Probes::default(),
         pre_stop: None,
         read_only_root: true,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }

@@ -123,6 +123,7 @@ fn container_spec(
         mounts: mounts.ok_or_else(too_large("the list of mounts"))?,
         stop_signal: container.stop_signal,
         read_only_root: container.read_only_root,
+        seccomp: container.seccomp,
     })
 }
 
@@ -189,8 +190,8 @@ fn path_text(path: &str) -> Option<PathText> {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::model::{HostPathKind, Role};
     use wherry_bundle::Word;
+    use wherry_bundle::model::{HostPathKind, Role, Seccomp};
     use wherry_runtime::packet;
     use wherry_runtime::proto::{Packet, Request, split_words};
 
@@ -216,6 +217,7 @@ mod tests {
         assert_eq!((lion.uid, lion.gid, &lion.additional_gids[..]), (1000, 1001, &[5][..]));
         // CAP_CHOWN is number 0, CAP_NET_BIND_SERVICE number 10.
         assert_eq!(lion.capabilities, 1 | 1 << 10);
+        assert_eq!(lion.seccomp, Seccomp::RuntimeDefault);
         assert_eq!((lion.cpu_millis, lion.memory_bytes), (Some(500), Some(32 << 20)));
         assert_eq!(lion.layers[..], [sample::layer(b"base").digest, sample::layer(b"top").digest]);
         let folder = pod.hash.hex();

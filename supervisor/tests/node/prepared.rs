@@ -1,8 +1,8 @@
 //! Pods whose containers wait for one another, and what they find inside.
 
+use wherry_bundle::Fact;
 use wherry_bundle::health::{Check, Probe};
 use wherry_bundle::model::{Container, Deployment, Mount, Role, Volume, VolumeSource};
-use wherry_bundle::Fact;
 
 use crate::pods;
 use crate::rig::{Rig, bundle, container, deployment, name};
@@ -45,7 +45,8 @@ fn each_finds_what_went_before_it_and_learns_where_it_is() {
     let mut rig = Rig::new("prepared");
     let layer = rig.layer();
     let zero = sharing(Role::Init, "zero", "sleep 1; echo 1 > /run/app/zero; echo prepared");
-    let helps = "cat /run/app/zero || exit 1; sleep 2; echo 2 > /run/app/helper; exec sleep 1000000";
+    let helps =
+        "cat /run/app/zero || exit 1; sleep 2; echo 2 > /run/app/helper; exec sleep 1000000";
     let mut helper = sharing(Role::Sidecar, "helper", helps);
     ready_with(&mut helper, "[ -e /run/app/helper ]");
     let looks = "cat /run/app/zero /run/app/helper || exit 1; echo $POD $ADDRESS $NODE; \

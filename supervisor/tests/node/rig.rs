@@ -18,8 +18,8 @@ use wherry_bundle::envelope;
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
     Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Strategy, User, VersionRef,
-    Volume, VolumeSource,
+    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy, User,
+    VersionRef, Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -432,6 +432,7 @@ pub fn container(text: &str, script: &str) -> Container {
         probes: Probes::default(),
         pre_stop: None,
         read_only_root: true,
+        seccomp: Seccomp::RuntimeDefault,
     }
 }
 

@@ -51,6 +51,7 @@ fn privileges(place: &dyn Place, pid: i32, uid: &str) -> Result<()> {
         line.and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned()
     };
     ensure!(field("NoNewPrivs:") == "1", "{pid} may gain privileges");
+    ensure!(field("Seccomp:") == "2", "{pid} may make any system call");
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
         ensure!(field(set) == "0000000000000000", "{pid} has {set} {}", field(set));
     }

@@ -13,9 +13,7 @@ use wherry_core::{
 };
 
 use crate::promise::keeps;
-use crate::turn::{
-    Turn, bounds, is_held, is_running, ready_since, runs_on, wait, wants_start,
-};
+use crate::turn::{Turn, bounds, is_held, is_running, ready_since, runs_on, wait, wants_start};
 use crate::world::World;
 
 /// What the checker remembers; it starts over when the ledger is lost.

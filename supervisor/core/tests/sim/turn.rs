@@ -211,9 +211,7 @@ pub fn is_held(pod: &ObservedPod, name: &Name) -> bool {
         let state = pod.containers[other];
         match role {
             Role::Main => false,
-            Role::Init => {
-                !matches!(state, ObservedContainer::Exited { exit: Exit::Code(0), .. })
-            }
+            Role::Init => !matches!(state, ObservedContainer::Exited { exit: Exit::Code(0), .. }),
             Role::Sidecar => {
                 let sick = pod.unhealthy.contains(other);
                 let ready = pod.health.get(other) != Some(&Health::NotReady);

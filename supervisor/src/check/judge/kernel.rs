@@ -106,11 +106,11 @@ pub fn process(context: &Context, tried: &Trial<Process>) -> Vec<Row> {
         }),
         context.row(Case {
             name: "seccomp",
-            weight: Weight::Wanted,
+            weight: Weight::Needed,
             trial: &part(tried, |found| found.seccomp.clone()),
             found: "filters".into(),
-            meaning: "programs that filter their own system calls fail (Wherry sets no filter \
-                yet): enable SECCOMP_FILTER",
+            meaning: "no container can be started with fewer system calls than the kernel has: \
+                enable SECCOMP_FILTER",
             modules: &[],
         }),
     ]

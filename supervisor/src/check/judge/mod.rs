@@ -17,6 +17,7 @@ use super::{Report, Row, State};
 
 pub use cgroups::missing;
 pub use containers::filesystems;
+pub use kernel::process;
 pub use network::network;
 
 /// What every judgement takes into account.
@@ -60,7 +61,7 @@ pub fn judge(facts: &Facts) -> Report {
         kernel::privileges(facts.user),
         kernel::version(&facts.kernel),
     ];
-    rows.extend(kernel::process(&context, &facts.tried.process));
+    rows.extend(process(&context, &facts.tried.process));
     rows.extend(containers::namespaces(&context, &facts.tried.namespaces));
     rows.extend(cgroups::cgroups(&context, &facts.tried.cgroups));
     rows.extend(filesystems(&context, &facts.tried.filesystems));

@@ -119,7 +119,7 @@ fn a_good_host_has_nothing_to_say_and_no_row_twice() {
 #[test]
 fn what_is_needed_is_lacking() {
     use State::{Lacking, Unknown};
-    let cases: [Case<'_>; 14] = [
+    let cases: [Case<'_>; 15] = [
         ("user", |f| f.user = Some((1000, 0)), &[("privileges", Lacking)]),
         ("CAP_SYS_ADMIN", |f| f.user = Some((0, !(1 << 21))), &[("privileges", Lacking)]),
         (
@@ -147,6 +147,7 @@ fn what_is_needed_is_lacking() {
             |f| namespaces(f).mounts[1].1 = Err(refused(libc::ENODEV)),
             &[("container-mounts", Lacking)],
         ),
+        ("seccomp", |f| process(f).seccomp = Err(refused(libc::EINVAL)), &[("seccomp", Lacking)]),
         ("no cgroups", |f| cgroups(f).layout = None, &[("cgroups", Lacking)]),
         (
             "read-only cgroups",
@@ -196,12 +197,11 @@ fn what_is_needed_is_lacking() {
 #[test]
 fn what_is_wanted_is_degraded() {
     use State::{Degraded, Unknown};
-    let cases: [Case<'_>; 13] = [
+    let cases: [Case<'_>; 12] = [
         ("CAP_SYS_RESOURCE", |f| f.user = Some((0, !(1 << 24))), &[("privileges", Degraded)]),
         ("Linux 5.4", |f| f.kernel.0 = "5.4.0-42-generic".into(), &[("kernel", Degraded)]),
         ("a riddle of a kernel", |f| f.kernel.0 = "next".into(), &[("kernel", Unknown)]),
         ("exit status", |f| process(f).exit_status = false, &[("exit-status", Degraded)]),
-        ("seccomp", |f| process(f).seccomp = Err(refused(libc::EINVAL)), &[("seccomp", Degraded)]),
         (
             "memory controller",
             |f| cgroups(f).limits.retain(|l| l != "memory"),

@@ -39,6 +39,7 @@ impl Node {
             memory_percent_max: self.config.memory_percent_max,
             lacks,
             host_paths: self.config.host_paths.clone(),
+            seccomp_unconfined: self.config.seccomp_unconfined,
         };
         self.kernel.forget_lacks();
         let cgroup = &self.config.cgroup;

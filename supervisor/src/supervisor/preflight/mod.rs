@@ -7,6 +7,7 @@
 
 pub mod kernel;
 pub mod ports;
+mod security;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ pub struct Offer {
     pub lacks: Lacks,
     /// What pods may mount of the host, with all that is below.
     pub host_paths: Vec<PathBuf>,
+    /// Whether a container may be without a filter of system calls.
+    pub seccomp_unconfined: bool,
 }
 
 /// Room for layers.
@@ -51,6 +54,7 @@ pub fn reasons(
     reasons.extend(offer.memory_bytes.and_then(|bytes| memory(bundle, bytes, offer)));
     reasons.extend(kernel::reasons(bundle, &offer.lacks));
     reasons.extend(host_paths(bundle, &offer.host_paths));
+    reasons.extend(security::reasons(bundle, offer.seccomp_unconfined));
     for (protocol, port) in host_ports(bundle) {
         let name = match protocol {
             Protocol::Tcp => "tcp",
@@ -140,6 +144,7 @@ mod tests {
             memory_percent_max: 100,
             lacks: Lacks::default(),
             host_paths: Vec::new(),
+            seccomp_unconfined: false,
         }
     }
 
