@@ -42,7 +42,7 @@ pub fn check_templates(files: &[Source]) -> Result<Checked, Vec<Problem>> {
         .collect();
     let mut configs: Configs = objects
         .iter()
-        .filter_map(|object| Some(template::config(object)?))
+        .filter_map(template::config)
         .map(|config| (config.key.clone(), config))
         .collect();
     let mut missing = Vec::new();

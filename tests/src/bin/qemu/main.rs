@@ -19,7 +19,7 @@ use serde::Serialize;
 use wherry_rig::Arch;
 use wherry_tests::interrupt;
 
-const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [init] [systemd] [memory] [boot]
+const USAGE: &str = "usage: wherry-qemu [ARCH...] [whole] [init] [systemd] [memory] [boot] [short]
 
 Boots machines and tests Wherry on them; all of it without words.
   ARCH              aarch64, armv7 or x86_64
@@ -28,6 +28,7 @@ Boots machines and tests Wherry on them; all of it without words.
   systemd           Wherry as a service (aarch64)
   memory            small machines
   boot              how soon pods run
+  short             without what another machine shows as well
 
 Reports: target/reports/qemu.json, boot.json";
 const REPORTS: &str = "target/reports";
@@ -76,6 +77,7 @@ struct Choice {
     systemd: bool,
     memory: bool,
     boot: bool,
+    short: bool,
 }
 
 impl Choice {
@@ -88,6 +90,7 @@ impl Choice {
                 "systemd" => choice.systemd = true,
                 "memory" => choice.memory = true,
                 "boot" => choice.boot = true,
+                "short" => choice.short = true,
                 arch => choice.archs.push(arch.parse().ok()?),
             }
         }
@@ -95,9 +98,16 @@ impl Choice {
             choice.archs = Arch::ALL.to_vec();
         }
         if !(choice.whole || choice.init || choice.systemd || choice.memory || choice.boot) {
-            let archs = choice.archs;
-            choice =
-                Self { archs, whole: true, init: true, systemd: true, memory: true, boot: true };
+            let Self { archs, short, .. } = choice;
+            choice = Self {
+                archs,
+                short,
+                whole: true,
+                init: true,
+                systemd: true,
+                memory: true,
+                boot: true,
+            };
         }
         Some(choice)
     }
@@ -113,6 +123,12 @@ enum Job {
 }
 
 impl Job {
+    /// x86_64 is what the tests of this machine run on, and an ARM machine of
+    /// either kind begins and ends like the other.
+    fn is_shown_elsewhere(self) -> bool {
+        matches!(self, Self::Whole(Arch::X86_64) | Self::Init(Arch::Armv7))
+    }
+
     fn run(self, id: &str) -> RigReport {
         match self {
             Self::Whole(arch) => whole::run(id, arch),
@@ -142,6 +158,7 @@ fn all(choice: &Choice) -> Result<bool> {
         };
         jobs.extend(choice.archs.iter().flat_map(machines));
     }
+    jobs.retain(|job| !(choice.short && job.is_shown_elsewhere()));
     let rigs = two_at_a_time(&jobs);
     // Alone: what else the machine does would be in the figures.
     let boots: Vec<_> = choice
