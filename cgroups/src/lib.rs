@@ -20,11 +20,13 @@ mod memory;
 mod mounts;
 mod path;
 mod pids;
+mod pressure;
 mod tree;
 
 pub use error::Error;
 pub use mounts::{Controller, Layout, Mounts};
 pub use path::CgroupPath;
+pub use pressure::Pressure;
 pub use tree::Tree;
 
 /// What a cgroup may use. `None` is unlimited.
@@ -69,4 +71,5 @@ pub struct Usage {
     pub pids: u64,
     /// Processes that the kernel killed for want of memory.
     pub oom_kills: u64,
+    pub pressure: Option<Pressure>,
 }

@@ -11,7 +11,7 @@ use crate::mounts::unified_controllers;
 use crate::path::{check_prefix, of_folder};
 use crate::{
     CgroupPath, Controller, Devices, Error, Layout, Limits, Mounts, Usage, cpu, devices, file,
-    memory, pids,
+    memory, pids, pressure,
 };
 
 /// The cgroups below one prefix, in every hierarchy that Wherry uses. Holds
@@ -218,6 +218,10 @@ impl Tree {
             Some(place) => pids::count(&place)?,
             None => self.pids(path)?.len() as u64,
         };
+        let v2 = self.hierarchies.iter().find(|one| one.version == Version::V2);
+        if let Some(hierarchy) = v2 {
+            usage.pressure = pressure::of(&path.below(&hierarchy.prefix))?;
+        }
         Ok(usage)
     }
 

@@ -284,6 +284,16 @@ pub struct Usage {
     pub memory_bytes_peak: u64,
     pub pids: u64,
     pub oom_kills: u64,
+    pub pressure: Option<Pressure>,
+}
+
+/// Hundredths of a percent of the last ten seconds in which some process
+/// waited, where the kernel counts that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    pub cpu: u16,
+    pub memory: u16,
+    pub io: u16,
 }
 
 /// Joins words; `None` if they do not fit or one holds a NUL character.

@@ -5,7 +5,7 @@ use wherry_bundle::Name;
 use super::Launcher;
 use super::starts::kill_creator;
 use super::state::State;
-use crate::proto::{Notice, Packet, Request, Services, Usage};
+use crate::proto::{Notice, Packet, Pressure, Request, Services, Usage};
 use crate::{check, sys};
 
 impl Launcher {
@@ -142,6 +142,11 @@ impl Launcher {
             memory_bytes_peak: usage.memory_bytes_peak,
             pids: usage.pids,
             oom_kills: usage.oom_kills,
+            pressure: usage.pressure.map(|known| Pressure {
+                cpu: known.cpu,
+                memory: known.memory,
+                io: known.io,
+            }),
         };
         self.link.send(&Notice::Usage { pod: pod.clone(), usage });
         Ok(())

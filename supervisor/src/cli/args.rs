@@ -52,6 +52,13 @@ pub enum Command {
         place: Place,
         output: Output,
     },
+    Top {
+        pod: Option<Name>,
+        follow: bool,
+        place: Place,
+        output: Output,
+    },
+    Completion,
     Events {
         tail: u32,
         place: Place,
@@ -190,6 +197,9 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
     let Options { place, output, pod, container, follow, times, all, tail, since_seconds, file } =
         options;
     let config = || place.config.clone().unwrap_or_else(|| CONFIG_PATH.into());
+    if topic == Topic::Top {
+        return Ok(Command::Top { pod, follow, place, output });
+    }
     let pod = || pod.ok_or("which pod? Give the name of a pod or a deployment");
     Ok(match topic {
         Topic::Run => Command::Run { config: config() },
@@ -213,8 +223,9 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
         Topic::Stop => Command::Stop { all, place },
         Topic::Hold => Command::Hold { hold: true, place },
         Topic::Release => Command::Hold { hold: false, place },
+        Topic::Completion => Command::Completion,
         Topic::Version => Command::Version,
-        Topic::General => Command::Help(Topic::General),
+        Topic::General | Topic::Top => Command::Help(Topic::General),
     })
 }
 
@@ -343,6 +354,25 @@ mod tests {
             ),
             ("hold", Command::Hold { hold: true, place: place.clone() }),
             ("release", Command::Hold { hold: false, place: place.clone() }),
+            (
+                "top",
+                Command::Top {
+                    pod: None,
+                    follow: false,
+                    place: place.clone(),
+                    output: Output::Table,
+                },
+            ),
+            (
+                "top web -f",
+                Command::Top {
+                    pod: Some(name("web")),
+                    follow: true,
+                    place: place.clone(),
+                    output: Output::Table,
+                },
+            ),
+            ("completion", Command::Completion),
             ("version", Command::Version),
             ("--version", Command::Version),
             ("help", Command::Help(Topic::General)),

@@ -15,18 +15,19 @@ pub enum Topic {
     Ps,
     Status,
     Describe,
+    Top,
     Events,
     Logs,
     Apply,
     Stop,
     Hold,
     Release,
+    Completion,
     Version,
 }
 
 impl Topic {
-    #[cfg(test)]
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
@@ -37,12 +38,14 @@ impl Topic {
         Self::Ps,
         Self::Status,
         Self::Describe,
+        Self::Top,
         Self::Events,
         Self::Logs,
         Self::Apply,
         Self::Stop,
         Self::Hold,
         Self::Release,
+        Self::Completion,
         Self::Version,
     ];
 
@@ -59,12 +62,14 @@ impl Topic {
             "ps" => Self::Ps,
             "status" => Self::Status,
             "describe" => Self::Describe,
+            "top" => Self::Top,
             "events" => Self::Events,
             "logs" => Self::Logs,
             "apply" => Self::Apply,
             "stop" => Self::Stop,
             "hold" => Self::Hold,
             "release" => Self::Release,
+            "completion" => Self::Completion,
             "version" => Self::Version,
             _ => return None,
         })
@@ -83,30 +88,35 @@ impl Topic {
             Self::Ps => "ps",
             Self::Status => "status",
             Self::Describe => "describe",
+            Self::Top => "top",
             Self::Events => "events",
             Self::Logs => "logs",
             Self::Apply => "apply",
             Self::Stop => "stop",
             Self::Hold => "hold",
             Self::Release => "release",
+            Self::Completion => "completion",
             Self::Version => "version",
         }
     }
 
     #[must_use]
     pub fn takes_pod(self) -> bool {
-        matches!(self, Self::Describe | Self::Logs)
+        matches!(self, Self::Describe | Self::Logs | Self::Top)
     }
 
     /// All options but `--help`.
     #[must_use]
     pub fn options(self) -> Vec<&'static str> {
         let own: &[&str] = match self {
-            Self::General | Self::Version | Self::Reboot | Self::PowerOff => return Vec::new(),
+            Self::General | Self::Version | Self::Completion | Self::Reboot | Self::PowerOff => {
+                return Vec::new();
+            }
             Self::Run | Self::Supervisor | Self::Init => return vec!["--config"],
             Self::Check => return vec!["--config", "-o", "--output"],
             Self::Ps | Self::Describe => &["-o", "--output"],
             Self::Status => &["--export", "-o", "--output"],
+            Self::Top => &["-f", "--follow", "-o", "--output"],
             Self::Events => &["--tail", "-o", "--output"],
             Self::Logs => &[
                 "-c",
@@ -141,12 +151,14 @@ pub fn text(topic: Topic) -> String {
         Topic::Ps => PS,
         Topic::Status => STATUS,
         Topic::Describe => DESCRIBE,
+        Topic::Top => TOP,
         Topic::Events => EVENTS,
         Topic::Logs => LOGS,
         Topic::Apply => APPLY,
         Topic::Stop => STOP,
         Topic::Hold => HOLD,
         Topic::Release => RELEASE,
+        Topic::Completion => COMPLETION,
         Topic::Version => VERSION,
     };
     let place = if topic.options().contains(&"--run-dir") { PLACE_PAGE } else { "" };
@@ -163,6 +175,7 @@ usage: wherry COMMAND [OPTIONS]
   status            how far the node is with what it has to run
   ps                the pods
   describe POD      everything about a pod
+  top [POD]         what the pods use
   logs POD          what a pod's containers print
   events            what happened of late
   apply FILE        take up an update that somebody brought
@@ -172,6 +185,7 @@ usage: wherry COMMAND [OPTIONS]
   init              be the machine's first program, and run the node
   reboot            stop the pods with their grace, then reboot
   poweroff          stop the pods with their grace, then switch off
+  completion        words for the shell to complete
   version           this program's version
   help [COMMAND]    this page, or a command's
 
@@ -286,6 +300,32 @@ images, limits, what it uses, its latest events.
 examples:
   wherry describe web-3
   wherry describe web
+";
+
+const TOP: &str = "\
+usage: wherry top [POD] [-f] [-o json|table]
+
+Says what each pod uses: processor time over a second (thousandths of a
+processor), memory and how much of its limit that is, processes, and, where the
+kernel counts it, the percentage of the last ten seconds in which something in
+the pod waited for a processor, for memory or for a disk. Largest memory first.
+
+  -f, --follow      again every two seconds, until interrupted
+  -o, --output O    json or table
+
+examples:
+  wherry top
+  wherry top web -f
+";
+
+const COMPLETION: &str = "\
+usage: wherry completion
+
+Prints what bash needs to complete commands, options and names of pods.
+
+examples:
+  wherry completion > /etc/bash_completion.d/wherry
+  source <(wherry completion)
 ";
 
 const EVENTS: &str = "\

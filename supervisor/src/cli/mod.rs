@@ -7,12 +7,14 @@
 mod args;
 mod carry;
 mod check;
+mod completion;
 mod help;
 mod logs;
 mod machine;
 mod process;
 mod show;
 pub(crate) mod table;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -90,6 +92,10 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Describe { pod, place, output } => {
             show::describe(&socket(&place)?, pod, output, out)
         }
+        Command::Top { pod, follow, place, output } => {
+            top::top(&socket(&place)?, pod.as_ref(), follow, output, out)
+        }
+        Command::Completion => Ok(write!(out, "{}", completion::bash())?),
         Command::Events { tail, place, output } => {
             show::events(&socket(&place)?, tail, output, out)
         }

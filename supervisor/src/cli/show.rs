@@ -107,7 +107,7 @@ pub(super) fn describe(
     output: Output,
     out: &mut impl Write,
 ) -> Result<(), CliError> {
-    let Response::Pods(pods) = ask(socket, &Request::Describe { pod })? else {
+    let Response::Pods(pods) = ask(socket, &Request::Describe { pod: Some(pod) })? else {
         return Err(ClientError::Unexpected.into());
     };
     if output == Output::Json {
@@ -284,7 +284,7 @@ fn transfer_text(transfer: &Transfer) -> String {
     format!("{percent} %, {fetched} fetched, {copied} copied, {rate}/s, {left} left{refused}")
 }
 
-fn pod_phase(phase: PodPhase) -> &'static str {
+pub(super) fn pod_phase(phase: PodPhase) -> &'static str {
     match phase {
         PodPhase::Waiting => "waiting",
         PodPhase::Starting => "starting",

@@ -15,7 +15,7 @@ mod stream;
 pub use client::{Client, ClientError};
 pub use protocol::{
     Applied, CloudLink, ContainerDescription, LocalStatus, MountDescription, PodDescription,
-    PodUsage, Request, Response,
+    PodPressure, PodUsage, Request, Response,
 };
 pub use server::{Ask, Server};
 pub(crate) use stream::{Frames, StreamError};

@@ -9,7 +9,7 @@ use wherry_bundle::model::{Port, RestartPolicy};
 use wherry_bundle::{Generation, Name};
 
 /// Changes whenever the postcard form of a type here does.
-pub const SCHEMA: u8 = 3;
+pub const SCHEMA: u8 = 4;
 /// A request is a name and a few numbers.
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// The largest response is the status of a full node: 128 pods of 16
@@ -20,8 +20,9 @@ pub const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 pub enum Request {
     /// Answered by [`Response::Status`].
     Status,
-    /// A pod, or all pods of a deployment: [`Response::Pods`].
-    Describe { pod: Name },
+    /// A pod, or all pods of a deployment; all of the node's, without their
+    /// containers and events: [`Response::Pods`].
+    Describe { pod: Option<Name> },
     /// The newest events, oldest first: [`Response::Events`].
     Events { tail: u32 },
     /// [`Response::LogLines`], again and again, then [`Response::Done`].
@@ -40,7 +41,7 @@ pub enum Request {
     Outbox { after: u64 },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Response {
     Status(Box<LocalStatus>),
     Pods(Vec<PodDescription>),
@@ -83,7 +84,7 @@ pub struct CloudLink {
 }
 
 /// Everything known about a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodDescription {
     pub status: PodStatus,
     /// What it is made of; pods of the same hash need not be replaced.
@@ -93,6 +94,8 @@ pub struct PodDescription {
     /// Absent while it only waits to be made.
     pub restart_policy: Option<RestartPolicy>,
     pub grace_seconds: u64,
+    /// What its containers may use together, if all of them have a limit.
+    pub memory_bytes_max: Option<u64>,
     /// From the current bundle: empty if the pod is of an older one.
     pub containers: Vec<ContainerDescription>,
     pub usage: Option<PodUsage>,
@@ -121,13 +124,23 @@ pub struct MountDescription {
 }
 
 /// By the pod's cgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PodUsage {
     pub cpu_micros: u64,
     pub memory_bytes: u64,
     pub memory_bytes_peak: u64,
     pub processes: u64,
     pub oom_kills: u64,
+    /// Where the kernel counts it.
+    pub pressure: Option<PodPressure>,
+}
+
+/// Percent of the last ten seconds in which some process of it waited.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PodPressure {
+    pub cpu: f32,
+    pub memory: f32,
+    pub io: f32,
 }
 
 #[cfg(test)]
@@ -152,14 +165,15 @@ mod tests {
             follow: true,
         });
         for (request, form) in [
-            (Request::Status, "0300"),
-            (Request::Describe { pod: name("web") }, "030103776562"),
-            (Request::Events { tail: 20 }, "030214"),
-            (logs, "0303057765622d3101046c696f6e01ac020001"),
-            (Request::Stop { all: true }, "030401"),
-            (Request::Hold { hold: true }, "030501"),
-            (Request::Apply, "0306"),
-            (Request::Outbox { after: 300 }, "0307ac02"),
+            (Request::Status, "0400"),
+            (Request::Describe { pod: Some(name("web")) }, "04010103776562"),
+            (Request::Describe { pod: None }, "040100"),
+            (Request::Events { tail: 20 }, "040214"),
+            (logs, "0403057765622d3101046c696f6e01ac020001"),
+            (Request::Stop { all: true }, "040401"),
+            (Request::Hold { hold: true }, "040501"),
+            (Request::Apply, "0406"),
+            (Request::Outbox { after: 300 }, "0407ac02"),
         ] {
             assert_eq!(hex(&request), form, "{request:?}");
             let bytes = wire::encode(SCHEMA, &request).unwrap();
@@ -173,13 +187,13 @@ mod tests {
             bytes_copied: 3,
         };
         for (response, form) in [
-            (Response::Pods(vec![]), "030100"),
-            (Response::Events(vec![]), "030200"),
-            (Response::LogLines(vec![]), "030300"),
-            (Response::Done, "0304"),
-            (Response::Ending { pid: 300 }, "0305ac02"),
-            (Response::Error("no".into()), "0306026e6f"),
-            (Response::Applied(applied), "030705026f6b010203"),
+            (Response::Pods(vec![]), "040100"),
+            (Response::Events(vec![]), "040200"),
+            (Response::LogLines(vec![]), "040300"),
+            (Response::Done, "0404"),
+            (Response::Ending { pid: 300 }, "0405ac02"),
+            (Response::Error("no".into()), "0406026e6f"),
+            (Response::Applied(applied), "040705026f6b010203"),
         ] {
             assert_eq!(hex(&response), form, "{response:?}");
         }

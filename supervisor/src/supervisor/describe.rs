@@ -13,7 +13,9 @@ use wherry_core::Observed;
 use wherry_runtime::proto::Usage;
 
 use super::report::{RecentEvents, megabytes};
-use crate::control::{ContainerDescription, MountDescription, PodDescription, PodUsage, Response};
+use crate::control::{
+    ContainerDescription, MountDescription, PodDescription, PodPressure, PodUsage, Response,
+};
 
 /// Events of a pod that are shown with it.
 const EVENTS_MAX: usize = 10;
@@ -38,12 +40,14 @@ impl Descriptions {
     /// Answers once all of `asked` are answered.
     pub fn begin(
         &mut self,
-        name: &Name,
+        name: Option<&Name>,
         pods: Vec<PodDescription>,
         asked: Vec<u32>,
         answer: SyncSender<Response>,
     ) {
-        if pods.is_empty() {
+        if let Some(name) = name
+            && pods.is_empty()
+        {
             let text = format!("there is no pod or deployment `{name}` (`wherry ps` lists them)");
             let _ = answer.try_send(Response::Error(text));
             return;
@@ -65,6 +69,11 @@ impl Descriptions {
                 memory_bytes_peak: usage.memory_bytes_peak,
                 processes: usage.pids,
                 oom_kills: usage.oom_kills,
+                pressure: usage.pressure.map(|known| PodPressure {
+                    cpu: f32::from(known.cpu) / 100.0,
+                    memory: f32::from(known.memory) / 100.0,
+                    io: f32::from(known.io) / 100.0,
+                }),
             });
         }
     }
@@ -89,17 +98,22 @@ impl Descriptions {
     }
 }
 
-/// The pod of that name, or all pods of the deployment of that name.
+/// The pod of that name, or all pods of the deployment of that name; without
+/// one all pods, each in short.
 #[must_use]
 pub fn describe(
-    name: &Name,
+    name: Option<&Name>,
     status: &NodeStatus,
     observed: &Observed,
     recent: &RecentEvents,
     bundle: Option<&Bundle>,
 ) -> Vec<PodDescription> {
-    let one = status.pods.iter().any(|pod| pod.name == *name);
-    let wanted = |pod: &&PodStatus| if one { pod.name == *name } else { pod.deployment == *name };
+    let one = status.pods.iter().any(|pod| Some(&pod.name) == name);
+    let wanted = |pod: &&PodStatus| match name {
+        Some(name) if one => pod.name == *name,
+        Some(name) => pod.deployment == *name,
+        None => true,
+    };
     let hashes = hashes(bundle);
     let describe = |pod: &PodStatus| {
         let seen = observed.pods.get(&pod.name);
@@ -114,12 +128,23 @@ pub fn describe(
             current: found.is_some(),
             restart_policy: seen.map(|pod| pod.restart_policy),
             grace_seconds: seen.map_or(0, |pod| pod.grace.0 / 1000),
-            containers: found.map(|(bundle, found)| containers(bundle, found)).unwrap_or_default(),
+            memory_bytes_max: found.and_then(|(_, found)| memory_bytes_max(found)),
+            containers: found
+                .filter(|_| name.is_some())
+                .map(|(bundle, found)| containers(bundle, found))
+                .unwrap_or_default(),
             usage: None,
-            events: recent.about(pod.name.as_str(), EVENTS_MAX),
+            events: recent.about(pod.name.as_str(), if name.is_some() { EVENTS_MAX } else { 0 }),
         }
     };
     status.pods.iter().filter(wanted).map(describe).collect()
+}
+
+/// What all its containers may use together; `None` if one has no limit.
+fn memory_bytes_max(deployment: &Deployment) -> Option<u64> {
+    let containers = &deployment.pod.containers;
+    let limited = containers.iter().all(|container| container.resources.memory_bytes.is_some());
+    limited.then(|| deployment.pod.memory_bytes_max())
 }
 
 fn hashes(bundle: Option<&Bundle>) -> BTreeMap<Name, wherry_bundle::Digest> {

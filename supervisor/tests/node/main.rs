@@ -58,6 +58,14 @@ fn a_node_without_a_cloud_runs_its_pods_through_every_death() {
     rig.wait_running();
     let before = container_pids(&rig);
     assert_eq!(before.len(), 5);
+    let Value::Array(top) = rig.json(&["top"]) else { panic!("not a list") };
+    assert_eq!(top.len(), 3);
+    for row in &top {
+        let max = row["memory_bytes_max"].as_u64().unwrap();
+        assert!((1..max).contains(&row["memory_bytes"].as_u64().unwrap()), "{row}");
+        assert!(row["cpu_millis"].is_u64() && row["processes"].as_u64() >= Some(1), "{row}");
+    }
+    assert_eq!(rig.json(&["top", "base"]).as_array().map(Vec::len), Some(1));
     rig.wait("two readers", |rig| {
         rig.out(&["logs", "web", "-c", "reader"]).matches("to stderr").count() == 2
     });

@@ -27,13 +27,18 @@ impl Node {
             }
             Request::Describe { pod } => {
                 let status = self.status(&view, now);
-                let described =
-                    describe(&pod, &status, &self.observed, &self.recent, self.bundle.as_ref());
+                let described = describe(
+                    pod.as_ref(),
+                    &status,
+                    &self.observed,
+                    &self.recent,
+                    self.bundle.as_ref(),
+                );
                 let mut asked = Vec::new();
                 for known in described.iter().filter(|known| known.restart_policy.is_some()) {
                     asked.push(self.executor.usage(&known.status.name)?);
                 }
-                self.descriptions.begin(&pod, described, asked, answer);
+                self.descriptions.begin(pod.as_ref(), described, asked, answer);
                 return Ok(());
             }
             Request::Events { tail } => {
