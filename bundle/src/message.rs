@@ -335,6 +335,8 @@ pub enum EventKind {
     LayerDamaged,
     /// Layers that nothing needs made room.
     LayersRemoved,
+    /// A newer generation came; what becomes of it is looked at.
+    BundleReceived,
 }
 
 /// Several events in one message, in order.

@@ -227,11 +227,12 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::TransferStarted => 19,
         EventKind::LayerDamaged => 20,
         EventKind::LayersRemoved => 21,
+        EventKind::BundleReceived => 22,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 22] = [
+    const ALL: [EventKind; 23] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -254,6 +255,7 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::TransferStarted,
         EventKind::LayerDamaged,
         EventKind::LayersRemoved,
+        EventKind::BundleReceived,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }

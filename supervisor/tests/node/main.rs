@@ -221,6 +221,7 @@ fn bundles_and_commands_come_by_the_broker() {
     let well = |words: &str| deployment("well", 1, &[], &[("sh", words)]);
     let first = sealed(&bundle(1, layer, vec![well("echo one; echo two; exec sleep 1000000")]));
     cloud.desire(first.clone());
+    cloud.event("generation 1 received");
     cloud.event("generation 1 taken up");
     cloud.status("generation 1", |status| status.generation.0 == 1 && status.phase.is_running());
     let before = container_pids(&rig);

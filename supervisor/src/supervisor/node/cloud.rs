@@ -4,7 +4,7 @@
 
 use wherry_bundle::limits::bounded_text;
 use wherry_bundle::message::{Command, EventKind, Order, Refused, Reply};
-use wherry_bundle::{Bundle, Name};
+use wherry_bundle::{Bundle, Generation, Name};
 use wherry_core::{Desired, Millis};
 
 use super::carried::wanted_layers;
@@ -115,6 +115,7 @@ impl Node {
         let trusted = &self.config.trusted_keys;
         match judge(&bytes, trusted, &self.config.node, self.durable.held()) {
             Verdict::TakeUp(bundle) => {
+                self.tell_received(bundle.generation, now);
                 let Some(lacks) = self.kernel_lacks() else {
                     return self.wait_for_kernel(bytes, token);
                 };
@@ -159,6 +160,16 @@ impl Node {
         self.tell(EventKind::BundleTakenUp, "", &text, now);
         self.make_room(now);
         self.settled(token);
+    }
+
+    /// Once: it comes again with each connection while it is held, and is
+    /// judged again once the kernel was tried.
+    fn tell_received(&mut self, generation: Generation, now: Millis) {
+        if self.received < generation {
+            self.received = generation;
+            let text = format!("generation {generation} received");
+            self.tell(EventKind::BundleReceived, "", &text, now);
+        }
     }
 
     pub(super) fn refuse(&mut self, refused: &Refused, now: Millis) {

@@ -97,6 +97,8 @@ pub struct Node {
     uncommitted: Option<(Vec<u8>, Option<AckToken>, Millis)>,
     /// A bundle that came before it was known what the kernel can do.
     unchecked: Option<Unchecked>,
+    /// The newest generation that people were told of having come.
+    received: Generation,
     /// A newer bundle that is held, and when to look at that again.
     waiting: Option<Waiting>,
     look_again: Millis,
@@ -168,6 +170,7 @@ impl Node {
             brought: None,
             uncommitted: None,
             unchecked: None,
+            received: Generation(0),
             waiting: None,
             look_again: Millis(0),
             health: HealthSpecs::default(),

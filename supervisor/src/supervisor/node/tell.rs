@@ -75,6 +75,7 @@ impl Node {
             | EventKind::GenerationFailed
             | EventKind::StoreRecovered => log::warn!("{about}{text}"),
             EventKind::Started
+            | EventKind::BundleReceived
             | EventKind::BundleTakenUp
             | EventKind::TransferStarted
             | EventKind::LayerFetched
