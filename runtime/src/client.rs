@@ -63,6 +63,15 @@ impl LauncherClient {
         packet::send_bytes(self.socket.as_fd(), &bytes, Wait::Yes).map(|_| ())
     }
 
+    /// As [`Self::send`], with duplicates of `descriptors`.
+    ///
+    /// # Errors
+    /// The launcher is gone, or the packet is too large.
+    pub fn send_with(&self, packet: &Packet, descriptors: &[OwnedFd]) -> Result<(), PacketError> {
+        let bytes = packet::encode(packet)?;
+        packet::send_with(self.socket.as_fd(), &bytes, descriptors)
+    }
+
     /// Ends the connection, for a reader in another thread too.
     pub fn shutdown(&self) {
         // Fails only if the launcher has done so before.

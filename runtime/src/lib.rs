@@ -37,4 +37,5 @@ pub mod seal;
 pub mod seccomp;
 #[allow(unsafe_code)]
 mod sys;
+pub mod terminal;
 pub mod text;

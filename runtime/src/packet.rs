@@ -3,21 +3,27 @@
 //! Only moves bytes: what a packet means is in [`crate::proto`]. Never waits
 //! unless asked to.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, getsockopt,
+    recvmsg, send, sendmsg, socketpair, sockopt,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wherry_bundle::wire::{self, WireError};
 
 use crate::proto::PACKET_BYTES_MAX;
+use crate::sys;
 
 /// Changes whenever the postcard form of a packet or a notice does: the two
 /// processes are one binary, so a difference means that one was replaced.
 pub const PACKET_SCHEMA: u8 = 1;
+
+/// Descriptors that come with one packet: standard streams.
+pub const DESCRIPTORS_MAX: usize = 3;
 
 /// Why a packet did not go through.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +95,29 @@ pub fn send_bytes(fd: BorrowedFd<'_>, bytes: &[u8], wait: Wait) -> Result<bool, 
     }
 }
 
-/// Receives one packet. `buffer` is the caller's, to be used again.
+/// Sends one packet whole, waiting for room, and duplicates of descriptors with
+/// it (`SCM_RIGHTS` of `unix(7)`).
+///
+/// # Errors
+/// What `sendmsg(2)` says.
+pub fn send_with(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[OwnedFd],
+) -> Result<(), PacketError> {
+    let descriptors: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let (bytes, rights) = ([IoSlice::new(bytes)], [ControlMessage::ScmRights(&descriptors)]);
+    loop {
+        match sendmsg::<()>(fd.as_raw_fd(), &bytes, &rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(PacketError::Socket(errno)),
+        }
+    }
+}
+
+/// Receives one packet; descriptors that came with it are closed. `buffer` is
+/// the caller's, to be used again.
 ///
 /// # Errors
 /// A packet that is too large or malformed is consumed, so that the next
@@ -99,20 +127,49 @@ pub fn receive<T: DeserializeOwned>(
     buffer: &mut Vec<u8>,
     wait: Wait,
 ) -> Result<Received<T>, PacketError> {
+    Ok(match receive_with(fd, buffer, wait)? {
+        Received::Packet((packet, _)) => Received::Packet(packet),
+        Received::Nothing => Received::Nothing,
+        Received::End => Received::End,
+    })
+}
+
+/// As [`receive`], with the descriptors, at most [`DESCRIPTORS_MAX`].
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_with<T: DeserializeOwned>(
+    fd: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    wait: Wait,
+) -> Result<Received<(T, Vec<OwnedFd>)>, PacketError> {
     buffer.resize(PACKET_BYTES_MAX, 0);
-    loop {
-        // With MSG_TRUNC the kernel tells the packet's real length.
-        match recv(fd.as_raw_fd(), buffer, flags(wait) | MsgFlags::MSG_TRUNC) {
-            Ok(0) | Err(Errno::ECONNRESET) => return Ok(Received::End),
-            Ok(bytes) => {
-                let packet = buffer.get(..bytes).ok_or(PacketError::TooLarge { bytes })?;
-                return Ok(Received::Packet(wire::decode(PACKET_SCHEMA, packet)?));
+    // With MSG_TRUNC the kernel tells the packet's real length.
+    let flags = flags(wait) | MsgFlags::MSG_TRUNC | MsgFlags::MSG_CMSG_CLOEXEC;
+    let mut rights = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let (bytes, descriptors) = loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        match recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut rights), flags) {
+            Ok(message) => {
+                let mut descriptors = Vec::new();
+                for rights in message.cmsgs().map_err(PacketError::Socket)? {
+                    if let ControlMessageOwned::ScmRights(received) = rights {
+                        descriptors.extend(received.into_iter().map(sys::received_fd));
+                    }
+                }
+                break (message.bytes, descriptors);
             }
+            Err(Errno::ECONNRESET) => return Ok(Received::End),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) if wait == Wait::No => return Ok(Received::Nothing),
             Err(errno) => return Err(PacketError::Socket(errno)),
         }
+    };
+    if bytes == 0 {
+        return Ok(Received::End);
     }
+    let packet = buffer.get(..bytes).ok_or(PacketError::TooLarge { bytes })?;
+    Ok(Received::Packet((wire::decode(PACKET_SCHEMA, packet)?, descriptors)))
 }
 
 fn flags(wait: Wait) -> MsgFlags {
@@ -141,6 +198,31 @@ mod tests {
         assert_eq!(got, Received::Packet(packet));
         drop(a);
         assert_eq!(receive::<Packet>(b.as_fd(), &mut buffer, Wait::Yes).unwrap(), Received::End);
+    }
+
+    #[test]
+    fn descriptors_come_along_and_are_closed_if_nobody_wants_them() {
+        use std::io::{Read, Write};
+        let (a, b) = pair().unwrap();
+        let mut buffer = Vec::new();
+        let bytes = encode(&Notice::Done { seq: 3 }).unwrap();
+        for is_wanted in [true, false] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            send_with(a.as_fd(), &bytes, &[writer.into()]).unwrap();
+            if is_wanted {
+                let received = receive_with::<Notice>(b.as_fd(), &mut buffer, Wait::Yes).unwrap();
+                let Received::Packet((Notice::Done { seq: 3 }, mut fds)) = received else {
+                    panic!("{received:?}")
+                };
+                std::fs::File::from(fds.remove(0)).write_all(b"here").unwrap();
+            } else {
+                receive::<Notice>(b.as_fd(), &mut buffer, Wait::Yes).unwrap();
+            }
+            let mut text = String::new();
+            // It ends: no other copy of the writing end is left.
+            reader.read_to_string(&mut text).unwrap();
+            assert_eq!(text, if is_wanted { "here" } else { "" });
+        }
     }
 
     #[test]

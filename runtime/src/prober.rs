@@ -1,21 +1,23 @@
 //! The prober: a process forked for each probe, gone as soon as its answer is
-//! known. What a program sends back is parsed here, without privileges, and
-//! never in the launcher.
+//! known, or for a command that a person runs. What a program sends back is
+//! parsed here, without privileges, and never in the launcher.
 //!
 //! HTTP and TCP: from the pod's network namespace, as nobody. A command: in
 //! the container's namespaces and cgroup, as the container's own user with
-//! exactly its capabilities and its filter of system calls. (libcontainer's way into a running container
-//! needs its state folder, which only the container's own mount namespace
-//! has.) Never here: deadlines; the launcher kills what takes too long.
+//! exactly its capabilities and its filter of system calls. (libcontainer's way
+//! into a running container needs its state folder, which only the container's
+//! own mount namespace has.) Never here: deadlines; the launcher kills what
+//! takes too long.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeWriter, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::SigSet;
@@ -28,7 +30,7 @@ use crate::creator::forget_oom_protection;
 use crate::folders::PodFolder;
 use crate::oci::{DEFAULT_PATH, OPEN_FILES_SOFT};
 use crate::process::{Identity, Stat, exit_of};
-use crate::proto::{ContainerSpec, ProbeCheck, split_words};
+use crate::proto::{ContainerSpec, ProbeCheck, Words, split_words};
 use crate::seccomp::Filter;
 use crate::sys;
 
@@ -36,8 +38,13 @@ use crate::sys;
 const USER_AGENT: &str = "wherry-probe";
 /// `nobody` and `nogroup`.
 const NOBODY: u32 = 65_534;
-/// The prober's pipe; nothing else of the launcher's is left open.
+/// The prober's pipe, and a command's streams behind it; nothing else of the
+/// launcher's is left open.
 const PIPE_FD: i32 = 3;
+/// Before the number of a wait status, in the pipe.
+pub const ENDED: char = '=';
+/// What a program in a terminal finds that is told nothing else.
+const TERM: &str = "TERM=xterm";
 /// The status line is at the beginning of the first of them.
 const ANSWER_BYTES_MAX: usize = 1024;
 const STATUS_LINE_BYTES_MAX: usize = 80;
@@ -50,7 +57,7 @@ const NAMESPACES: [&str; 6] = ["ipc", "uts", "net", "cgroup", "pid", "mnt"];
 /// One probe. All of it was checked.
 #[derive(Debug)]
 pub struct Job<'a> {
-    pub check: &'a ProbeCheck,
+    pub task: Task<'a>,
     pub pod: &'a PodFolder,
     /// `None`: the host's network.
     pub address: Option<Ipv4Addr>,
@@ -61,13 +68,23 @@ pub struct Job<'a> {
     pub cgroup: &'a CgroupPath,
 }
 
+#[derive(Clone, Copy, Debug)]
+pub enum Task<'a> {
+    Check(&'a ProbeCheck),
+    /// A command of a person's: three streams, or one terminal.
+    Command { args: &'a Words, streams: &'a [OwnedFd], terminal: bool },
+}
+
 /// Runs in the forked child, and ends with its exit status: 0 is success,
-/// else the pipe says what came instead.
+/// else the pipe says what came instead. Of a command that ended it says the
+/// wait status, behind [`ENDED`].
 pub fn run(job: &Job<'_>, pipe: &PipeWriter, launcher: Pid) -> i32 {
     sys::reset_signals();
-    let only_pipe = sys::place_fd(pipe.as_fd(), PIPE_FD);
-    sys::close_from(PIPE_FD + 1);
-    let Ok(pipe) = only_pipe.and_then(|()| sys::take_inherited_fd(PIPE_FD)) else { return 1 };
+    let streams = match job.task {
+        Task::Command { streams, .. } => streams,
+        Task::Check(_) => &[],
+    };
+    let Ok((pipe, streams)) = keep_only(pipe, streams) else { return 1 };
     sys::clear_environment();
     let _ = nix::sys::prctl::set_name(c"wherry-prober");
     let mut pipe = File::from(pipe);
@@ -76,7 +93,14 @@ pub fn run(job: &Job<'_>, pipe: &PipeWriter, launcher: Pid) -> i32 {
     // command started ends with it.
     let alone = setsid().map_err(io::Error::from).and_then(|_| sys::die_with_parent(launcher));
     let result = match alone {
-        Ok(true) => probe(job, &pipe, launcher),
+        Ok(true) => match job.task {
+            Task::Check(check) => probe(job, check, &pipe, launcher),
+            Task::Command { args, terminal, .. } => {
+                let args: Vec<&str> = split_words(args).collect();
+                let ended = exec(job, &args, &pipe, streams, terminal);
+                ended.map(|status| drop(writeln!(&pipe, "{ENDED}{status}")))
+            }
+        },
         Ok(false) => Err("the launcher is gone".into()),
         Err(error) => Err(format!("standing alone: {error}")),
     };
@@ -86,12 +110,33 @@ pub fn run(job: &Job<'_>, pipe: &PipeWriter, launcher: Pid) -> i32 {
     1
 }
 
-fn probe(job: &Job<'_>, pipe: &File, launcher: Pid) -> Result<(), String> {
+/// Closes all of the launcher's descriptors but these.
+fn keep_only(pipe: &PipeWriter, streams: &[OwnedFd]) -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
+    let first = PIPE_FD + 1;
+    let after = first + i32::try_from(streams.len()).unwrap_or(i32::MAX - first);
+    // Out of the way of the numbers that they get.
+    let aside = |fd: &OwnedFd| fcntl(fd.as_raw_fd(), FcntlArg::F_DUPFD_CLOEXEC(after));
+    let aside = streams.iter().map(aside).collect::<Result<Vec<_>, _>>()?;
+    sys::place_fd(pipe.as_fd(), PIPE_FD)?;
+    for (from, to) in aside.into_iter().zip(first..) {
+        nix::unistd::dup2(from, to)?;
+    }
+    sys::close_from(after);
+    let streams = (first..after).map(sys::take_inherited_fd).collect::<io::Result<_>>()?;
+    Ok((sys::take_inherited_fd(PIPE_FD)?, streams))
+}
+
+fn probe(job: &Job<'_>, check: &ProbeCheck, pipe: &File, launcher: Pid) -> Result<(), String> {
     let address = IpAddr::V4(job.address.unwrap_or(Ipv4Addr::LOCALHOST));
-    match job.check {
+    match check {
         ProbeCheck::Exec { args } => {
             let args: Vec<&str> = split_words(args).collect();
-            exec(job, &args, pipe)
+            let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+            let null = OwnedFd::from(null.map_err(|error| error.to_string())?);
+            match exec(job, &args, pipe, vec![null], false)? {
+                0 => Ok(()),
+                status => Err(exit_of(status).to_string()),
+            }
         }
         ProbeCheck::TcpConnect { port } => {
             become_nobody(job, launcher)?;
@@ -174,30 +219,33 @@ fn judge(line: &str) -> Result<(), String> {
     }
 }
 
-/// Runs a command in the container and waits for its end.
-fn exec(job: &Job<'_>, args: &[&str], pipe: &File) -> Result<(), String> {
+/// Runs a command in the container and waits for its end: its wait status.
+/// `streams`: one for all, or three.
+fn exec(
+    job: &Job<'_>,
+    args: &[&str],
+    pipe: &File,
+    streams: Vec<OwnedFd>,
+    terminal: bool,
+) -> Result<i32, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     job.tree.join_self(job.cgroup).map_err(|error| text(&error))?;
     forget_oom_protection();
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = OwnedFd::from(null.map_err(|error| text(&error))?);
     enter(job.init).map_err(|error| format!("entering the container: {error}"))?;
     // What the command sends to its group does not end the one who waits.
     SigSet::all().thread_block().map_err(|error| text(&error))?;
     // The new pid namespace is for children only.
     let child = sys::fork_child(|| {
         sys::reset_signals();
-        let error = become_program(job.spec, args, &null);
+        let error = become_program(job.spec, args, &streams, terminal);
         let mut pipe = pipe;
         let _ = writeln!(pipe, "`{}` cannot be executed: {error}", args.first().unwrap_or(&""));
         NOT_EXECUTED
     })
     .map_err(|error| text(&error))?;
-    match sys::wait_for(child) {
-        Ok(0) => Ok(()),
-        Ok(status) => Err(exit_of(status).to_string()),
-        Err(error) => Err(text(&error)),
-    }
+    // Whoever reads what it wrote sees its end by that alone.
+    drop(streams);
+    sys::wait_for(child).map_err(|error| text(&error))
 }
 
 fn enter(init: Identity) -> io::Result<()> {
@@ -219,8 +267,13 @@ fn enter(init: Identity) -> io::Result<()> {
 }
 
 /// Never returns if all goes well.
-fn become_program(spec: &ContainerSpec, args: &[&str], null: &OwnedFd) -> String {
-    if let Err(error) = prepare(spec, null) {
+fn become_program(
+    spec: &ContainerSpec,
+    args: &[&str],
+    streams: &[OwnedFd],
+    terminal: bool,
+) -> String {
+    if let Err(error) = prepare(spec, streams, terminal) {
         return error.to_string();
     }
     let words = |words: &[&str]| -> Vec<CString> {
@@ -229,6 +282,9 @@ fn become_program(spec: &ContainerSpec, args: &[&str], null: &OwnedFd) -> String
     let mut env: Vec<&str> = split_words(&spec.env).collect();
     if !env.iter().any(|word| word.starts_with("PATH=")) {
         env.push(DEFAULT_PATH);
+    }
+    if terminal && !env.iter().any(|word| word.starts_with("TERM=")) {
+        env.push(TERM);
     }
     let path = env.iter().find_map(|word| word.strip_prefix("PATH=")).unwrap_or_default();
     let program = args.first().copied().unwrap_or_default();
@@ -255,9 +311,15 @@ fn candidates(program: &str, path: &str) -> Vec<String> {
     path.split(':').filter(|folder| !folder.is_empty()).map(|f| format!("{f}/{program}")).collect()
 }
 
-fn prepare(spec: &ContainerSpec, null: &OwnedFd) -> io::Result<()> {
+fn prepare(spec: &ContainerSpec, streams: &[OwnedFd], terminal: bool) -> io::Result<()> {
     for number in 0..=2 {
-        sys::place_fd(null.as_fd(), number)?;
+        let own = usize::try_from(number).ok().and_then(|number| streams.get(number));
+        let stream = own.or(streams.first()).ok_or(Errno::EBADF)?;
+        sys::place_fd(stream.as_fd(), number)?;
+    }
+    if terminal {
+        setsid()?;
+        sys::control_terminal(std::io::stdin().as_fd())?;
     }
     umask(Mode::from_bits_truncate(0o022));
     let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;

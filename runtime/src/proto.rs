@@ -104,6 +104,21 @@ pub enum Request {
     /// The supervisor's loop goes on: told to whoever watches over the node.
     /// The only request without an answer.
     Alive,
+    /// Runs a command in a running container, as a probe's, for as long as it
+    /// takes. Its standard streams come with the packet: three, or one
+    /// terminal for all. Answered by [`Notice::Ended`], or `Failed` if it could
+    /// not be executed.
+    Exec {
+        pod: Name,
+        container: Name,
+        args: Box<Words>,
+        terminal: bool,
+    },
+    /// Kills what the `Exec` of this number began; one that has ended is what
+    /// was wanted.
+    EndExec {
+        of: u32,
+    },
 }
 
 /// What is tried from inside a pod.
@@ -245,6 +260,11 @@ pub enum Notice {
     Usage {
         pod: Name,
         usage: Usage,
+    },
+    /// Of an `Exec`.
+    Ended {
+        seq: u32,
+        exit: Exit,
     },
 }
 

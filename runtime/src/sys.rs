@@ -162,6 +162,46 @@ pub fn take_inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes ownership of a descriptor that came in a message: the kernel made it
+/// for this process, and told its number once.
+#[must_use]
+pub fn received_fd(number: RawFd) -> OwnedFd {
+    // SAFETY: see above; callers pass what recvmsg(2) has just given.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Makes `terminal` the controlling terminal of this process, which leads its
+/// session. `TIOCSCTTY` of `ioctl_tty(2)`.
+///
+/// # Errors
+/// It is no terminal, or another session's.
+pub fn control_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a number and no address.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Rows and columns of a terminal. `TIOCGWINSZ` of `ioctl_tty(2)`.
+///
+/// # Errors
+/// It is no terminal.
+pub fn terminal_size(terminal: BorrowedFd<'_>) -> io::Result<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel writes one `winsize`, which outlives the call.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(size) }
+}
+
+/// `TIOCSWINSZ`, which tells the programs in it (`SIGWINCH`).
+///
+/// # Errors
+/// It is no terminal.
+pub fn set_terminal_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
+    // SAFETY: the kernel reads one `winsize`, which outlives the call.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, size) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// A descriptor that stands for process `pid`, whatever becomes of the
 /// number. Readable once the process has ended. `pidfd_open(2)`.
 ///

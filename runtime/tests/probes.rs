@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::io::{BufRead, PipeReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use support::{Node, eventually, name, pod, script};
 use wherry_bundle::message::Exit;
-use wherry_runtime::proto::{ContainerState, ProbeCheck, Request, join_words};
+use wherry_runtime::proto::{ContainerState, Notice, ProbeCheck, Request, join_words};
+use wherry_runtime::terminal::Pair;
 
 /// Says what it finds in `/tmp/out` once `/tmp/done` is there.
 const TELLS: &str = "until [ -f /tmp/done ]; do sleep 0.05; done; cat /tmp/out; exec sleep 1000";
@@ -197,4 +200,83 @@ fn one_container_is_ended_and_the_other_stays() {
     assert!(matches!(node.state_of("web-0", "gentle"), ContainerState::Running { .. }));
     node.ask(kill).unwrap();
     node.ask(terminate("nobody")).unwrap();
+}
+
+fn exec_in(node: &mut Node, args: &[&str], streams: &[OwnedFd], terminal: bool) -> u32 {
+    let args = Box::new(join_words(args.iter().copied()).unwrap());
+    let (pod, container) = (name("web-0"), name("main"));
+    node.send_with(Request::Exec { pod, container, args, terminal }, streams)
+}
+
+fn ended(node: &mut Node, wanted: u32) -> Result<Exit, String> {
+    node.wait_for(|notice| match notice {
+        Notice::Ended { seq, exit } if *seq == wanted => Some(Ok(*exit)),
+        Notice::Failed { seq, error } if *seq == wanted => Some(Err(error.to_string())),
+        _ => None,
+    })
+}
+
+/// The ends of pipes for a command, and ours of its output.
+fn pipes(input: &str) -> (Vec<OwnedFd>, PipeReader, PipeReader) {
+    let (stdin, mut write) = std::io::pipe().unwrap();
+    write.write_all(input.as_bytes()).unwrap();
+    let (output, stdout) = std::io::pipe().unwrap();
+    let (errors, stderr) = std::io::pipe().unwrap();
+    (vec![stdin.into(), stdout.into(), stderr.into()], output, errors)
+}
+
+#[test]
+fn a_persons_command_has_their_streams_and_its_own_end() {
+    let mut node = Node::new("xc");
+    node.create(&pod("web-0", &["main"], Some(ADDRESS)), &[script("main", "exec sleep 1000")]);
+    node.start_container("web-0", "main");
+    let (streams, mut output, mut errors) = pipes("roar\n");
+    let look = "read word; echo $word $HOSTNAME; ls /proc/self/fd | wc -l; echo aside >&2; \
+        grep Seccomp: /proc/self/status; exit 7";
+    let seq = exec_in(&mut node, &["sh", "-c", look], &streams, false);
+    drop(streams);
+    assert_eq!(ended(&mut node, seq), Ok(Exit::Code(7)));
+    let (mut text, mut aside) = (String::new(), String::new());
+    output.read_to_string(&mut text).unwrap();
+    errors.read_to_string(&mut aside).unwrap();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    // `ls` opens the folder.
+    assert_eq!((&lines[..], aside.as_str()), (&["roar", "4", "Seccomp:\t2"][..], "aside\n"));
+
+    let (streams, _output, _errors) = pipes("");
+    let seq = exec_in(&mut node, &["no-such"], &streams, false);
+    let error = ended(&mut node, seq).unwrap_err();
+    assert!(error.contains("`no-such` cannot be executed"), "{error}");
+    let seq = exec_in(&mut node, &["true"], &[], false);
+    assert!(ended(&mut node, seq).unwrap_err().contains("did not come with it"));
+
+    // It is killed when nobody wants it any more, and the container goes on.
+    let (streams, output, _errors) = pipes("");
+    let seq = exec_in(&mut node, &["sh", "-c", "echo there; exec sleep 1000"], &streams, false);
+    let mut line = String::new();
+    std::io::BufReader::new(output).read_line(&mut line).unwrap();
+    node.ask(Request::EndExec { of: seq }).unwrap();
+    assert_eq!(ended(&mut node, seq), Ok(Exit::Signal(9)));
+    assert!(matches!(node.state_of("web-0", "main"), ContainerState::Running { .. }));
+}
+
+#[test]
+fn a_terminal_is_the_commands_own() {
+    let mut node = Node::new("xt");
+    node.create(&pod("web-0", &["main"], Some(ADDRESS)), &[script("main", "exec sleep 1000")]);
+    node.start_container("web-0", "main");
+    let Pair { master, program } = Pair::new().unwrap();
+    let look = "tty -s && echo is one; echo $TERM; read line; echo got $line; exec sleep 1000";
+    let seq = exec_in(&mut node, &["sh", "-c", look], &[program], true);
+    let mut master = std::fs::File::from(master);
+    master.write_all(b"roar\n").unwrap();
+    let mut text = String::new();
+    let mut reader = std::io::BufReader::new(master.try_clone().unwrap());
+    while !text.contains("got roar") {
+        reader.read_line(&mut text).unwrap();
+    }
+    assert!(text.contains("is one") && text.contains("xterm"), "{text}");
+    // Ctrl-C goes to what runs in it.
+    master.write_all(b"\x03").unwrap();
+    assert_eq!(ended(&mut node, seq), Ok(Exit::Signal(2)));
 }

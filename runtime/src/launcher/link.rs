@@ -155,13 +155,13 @@ impl Link {
         }
     }
 
-    /// The next request, if one is there.
+    /// The next request, if one is there, with what came along.
     ///
     /// # Errors
     /// A malformed one, which is consumed.
-    pub fn receive(&mut self) -> Result<Received<Packet>, PacketError> {
+    pub fn receive(&mut self) -> Result<Received<(Packet, Vec<OwnedFd>)>, PacketError> {
         match &self.socket {
-            Some(socket) => packet::receive(socket.as_fd(), &mut self.buffer, Wait::No),
+            Some(socket) => packet::receive_with(socket.as_fd(), &mut self.buffer, Wait::No),
             None => Ok(Received::Nothing),
         }
     }

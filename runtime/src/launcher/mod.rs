@@ -214,7 +214,7 @@ impl Launcher {
                 return;
             }
             match self.link.receive() {
-                Ok(Received::Packet(packet)) => self.serve_request(packet),
+                Ok(Received::Packet((packet, streams))) => self.serve_request(packet, &streams),
                 Ok(Received::Nothing) => return,
                 Ok(Received::End) => return self.supervisor_gone(),
                 Err(error) => {

@@ -1,7 +1,8 @@
 //! Probes: a prober for each ([`crate::prober`]), ended at its deadline, so
-//! that what hangs delays nobody.
+//! that what hangs delays nobody; and commands that people run, which have none.
 
 use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use wherry_bundle::Name;
@@ -10,7 +11,8 @@ use wherry_bundle::limits::TEXT_BYTES_MAX;
 use super::Launcher;
 use super::state::State;
 use crate::clock::boot_millis;
-use crate::prober::{self, Job};
+use crate::packet::DESCRIPTORS_MAX;
+use crate::prober::{self, ENDED, Job, Task};
 use crate::process::exit_of;
 use crate::proto::{ContainerSpec, Notice, ProbeCheck, Text};
 use crate::{check, record, sys};
@@ -18,6 +20,8 @@ use crate::{check, record, sys};
 /// At once: each is a process of some hundred kilobytes. A node whose programs
 /// do not answer has one for each of its probes until their timeouts.
 const PROBES_MAX: usize = 64;
+/// Of them, commands that people run.
+const COMMANDS_MAX: usize = 8;
 /// As long as a pod's own grace can be, which is what `preStop` may take.
 const TIMEOUT_MILLIS_MAX: u32 = 600_000;
 
@@ -30,6 +34,12 @@ pub struct Probing {
     seq: Option<u32>,
     /// What the prober says of a failure.
     says: PipeReader,
+    /// `None`: a person's command.
+    limit: Option<Limit>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limit {
     deadline_millis: u64,
     timeout_millis: u32,
 }
@@ -39,7 +49,7 @@ impl Probing {
     /// end only.
     #[must_use]
     pub fn deadline_millis(&self) -> Option<u64> {
-        self.seq.map(|_| self.deadline_millis)
+        self.seq.and(self.limit).map(|limit| limit.deadline_millis)
     }
 
     fn kill(&self) {
@@ -64,7 +74,13 @@ impl Launcher {
         check: &ProbeCheck,
         timeout_millis: u32,
     ) {
-        match self.begin_probe(seq, pod, container, check, timeout_millis) {
+        let timeout_millis = timeout_millis.min(TIMEOUT_MILLIS_MAX);
+        let deadline_millis = boot_millis() + u64::from(timeout_millis);
+        let limit = Some(Limit { deadline_millis, timeout_millis });
+        let begun = check::probe(check)
+            .map_err(|refused| refused.to_string())
+            .and_then(|()| self.begin(seq, pod, container, Task::Check(check), limit));
+        match begun {
             Ok(probing) => self.probes.push(probing),
             Err(text) => {
                 log::debug!("{pod}/{container} is not probed: {text}");
@@ -73,15 +89,44 @@ impl Launcher {
         }
     }
 
-    fn begin_probe(
+    /// Begins a person's command; its answer comes when it has ended.
+    pub(super) fn exec(
+        &mut self,
+        seq: u32,
+        pod: &Name,
+        container: &Name,
+        task: Task<'_>,
+    ) -> Result<(), String> {
+        let Task::Command { args, streams, terminal } = task else {
+            return Err("it is no command".into());
+        };
+        check::probe(&ProbeCheck::Exec { args: args.clone() })
+            .map_err(|refused| refused.to_string())?;
+        if streams.len() != if terminal { 1 } else { DESCRIPTORS_MAX } {
+            return Err("its standard streams did not come with it".into());
+        }
+        if self.probes.iter().filter(|probing| probing.limit.is_none()).count() >= COMMANDS_MAX {
+            return Err(format!("{COMMANDS_MAX} commands are under way"));
+        }
+        let probing = self.begin(seq, pod, container, task, None)?;
+        self.probes.push(probing);
+        Ok(())
+    }
+
+    /// Kills a person's command; its answer comes with its end.
+    pub(super) fn end_exec(&self, of: u32) {
+        let meant = |probing: &&Probing| probing.seq == Some(of) && probing.limit.is_none();
+        self.probes.iter().filter(meant).for_each(Probing::kill);
+    }
+
+    fn begin(
         &self,
         seq: u32,
         pod: &Name,
         container: &Name,
-        check: &ProbeCheck,
-        timeout_millis: u32,
+        task: Task<'_>,
+        limit: Option<Limit>,
     ) -> Result<Probing, String> {
-        check::probe(check).map_err(|refused| refused.to_string())?;
         if self.probes.len() >= PROBES_MAX {
             return Err(format!("{PROBES_MAX} probes are under way"));
         }
@@ -95,7 +140,7 @@ impl Launcher {
             .map_err(|error| error.to_string())?
             .ok_or("its spec is gone from the run folder")?;
         let job = Job {
-            check,
+            task,
             pod: &known.folder,
             address: known.spec.address,
             init: running.identity,
@@ -107,16 +152,7 @@ impl Launcher {
         let (says, pipe) = io::pipe().map_err(text)?;
         let launcher = Pid::this();
         let prober = sys::fork_child(|| prober::run(&job, &pipe, launcher)).map_err(text)?;
-        let timeout_millis = timeout_millis.min(TIMEOUT_MILLIS_MAX);
-        let deadline_millis = boot_millis() + u64::from(timeout_millis);
-        Ok(Probing {
-            prober,
-            pod: pod.clone(),
-            seq: Some(seq),
-            says,
-            deadline_millis,
-            timeout_millis,
-        })
+        Ok(Probing { prober, pod: pod.clone(), seq: Some(seq), says, limit })
     }
 
     /// Whether it was a prober; then its probe is answered.
@@ -126,6 +162,17 @@ impl Launcher {
         };
         let probing = self.probes.swap_remove(at);
         let Some(seq) = probing.seq else { return true };
+        if probing.limit.is_none() {
+            let said = said(&probing.says);
+            let ended = said.as_deref().and_then(|text| text.strip_prefix(ENDED)?.parse().ok());
+            self.link.send(&match (ended, status, said) {
+                (Some(status), _, _) => Notice::Ended { seq, exit: exit_of(status) },
+                (None, 1, Some(error)) => Notice::Failed { seq, error: bounded(&error) },
+                // It was killed.
+                (None, _, _) => Notice::Ended { seq, exit: exit_of(status) },
+            });
+            return true;
+        }
         let result = match status {
             0 => Ok(()),
             _ => Err(said(&probing.says).unwrap_or_else(|| exit_of(status).to_string())),
@@ -138,11 +185,12 @@ impl Launcher {
     pub(super) fn advance_probes(&mut self, now: u64) {
         let mut late = Vec::new();
         for probing in &mut self.probes {
-            if now >= probing.deadline_millis
+            if let Some(limit) = probing.limit
+                && now >= limit.deadline_millis
                 && let Some(seq) = probing.seq.take()
             {
                 probing.kill();
-                late.push((seq, probing.timeout_millis));
+                late.push((seq, limit.timeout_millis));
             }
         }
         for (seq, timeout_millis) in late {

@@ -1,15 +1,18 @@
 //! One function a request. Each is idempotent, and answers for itself.
 
+use std::os::fd::OwnedFd;
+
 use wherry_bundle::Name;
 
 use super::Launcher;
 use super::starts::kill_creator;
 use super::state::State;
 use crate::proto::{Notice, Packet, Pressure, Request, Services, Usage};
+use crate::prober::Task;
 use crate::{check, sys};
 
 impl Launcher {
-    pub(super) fn serve_request(&mut self, packet: Packet) {
+    pub(super) fn serve_request(&mut self, packet: Packet, streams: &[OwnedFd]) {
         let seq = packet.seq;
         // Whoever asks has read its configuration.
         self.notifier.ready();
@@ -26,6 +29,7 @@ impl Launcher {
             | Request::DefineContainer { .. }
             | Request::StartContainer { .. }
             | Request::Probe { .. }
+            | Request::Exec { .. }
             | Request::Publish(_)
                 if ending =>
             {
@@ -82,6 +86,16 @@ impl Launcher {
             }
             Request::Purge => self.purge(seq),
             Request::Alive => self.notifier.alive(),
+            Request::Exec { pod, container, args, terminal } => {
+                let task = Task::Command { args: &args, streams, terminal };
+                if let Err(text) = self.exec(seq, &pod, &container, task) {
+                    self.answer(seq, Err(format!("in {pod}/{container}: {text}")));
+                }
+            }
+            Request::EndExec { of } => {
+                self.end_exec(of);
+                self.answer(seq, Ok(()));
+            }
         }
     }
 

@@ -179,6 +179,14 @@ impl Node {
         self.seq
     }
 
+    /// As [`Self::send`], with descriptors.
+    pub fn send_with(&mut self, request: Request, descriptors: &[OwnedFd]) -> u32 {
+        self.seq += 1;
+        let packet = Packet { seq: self.seq, request };
+        self.launcher.as_ref().unwrap().client.send_with(&packet, descriptors).unwrap();
+        self.seq
+    }
+
     /// Sends a request and waits for its answer.
     pub fn ask(&mut self, request: Request) -> Result<(), String> {
         let seq = self.send(request);
