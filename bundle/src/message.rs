@@ -337,6 +337,8 @@ pub enum EventKind {
     LayersRemoved,
     /// A newer generation came; what becomes of it is looked at.
     BundleReceived,
+    /// A person ran a command in a container, or it has ended.
+    CommandRun,
 }
 
 /// Several events in one message, in order.

@@ -116,6 +116,45 @@ pub fn send_with(
     }
 }
 
+/// Descriptors that came with one byte on a stream: the other side used
+/// [`send_with`] for both.
+///
+/// # Errors
+/// What `recvmsg(2)` says; `ECONNRESET` when the other side is gone.
+pub fn take_descriptors(stream: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, PacketError> {
+    let mut byte = [0];
+    match receive_message(stream, &mut byte, MsgFlags::empty())? {
+        (0, _) => Err(PacketError::Socket(Errno::ECONNRESET)),
+        (_, descriptors) => Ok(descriptors),
+    }
+}
+
+/// How many bytes came, and what came along.
+fn receive_message(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: MsgFlags,
+) -> Result<(usize, Vec<OwnedFd>), PacketError> {
+    let mut rights = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    loop {
+        let mut slices = [IoSliceMut::new(buffer)];
+        match recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut rights), flags) {
+            Ok(message) => {
+                let mut descriptors = Vec::new();
+                for rights in message.cmsgs().map_err(PacketError::Socket)? {
+                    if let ControlMessageOwned::ScmRights(received) = rights {
+                        descriptors.extend(received.into_iter().map(sys::received_fd));
+                    }
+                }
+                return Ok((message.bytes, descriptors));
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(PacketError::Socket(errno)),
+        }
+    }
+}
+
 /// Receives one packet; descriptors that came with it are closed. `buffer` is
 /// the caller's, to be used again.
 ///
@@ -145,29 +184,14 @@ pub fn receive_with<T: DeserializeOwned>(
 ) -> Result<Received<(T, Vec<OwnedFd>)>, PacketError> {
     buffer.resize(PACKET_BYTES_MAX, 0);
     // With MSG_TRUNC the kernel tells the packet's real length.
-    let flags = flags(wait) | MsgFlags::MSG_TRUNC | MsgFlags::MSG_CMSG_CLOEXEC;
-    let mut rights = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
-    let (bytes, descriptors) = loop {
-        let mut slices = [IoSliceMut::new(buffer)];
-        match recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut rights), flags) {
-            Ok(message) => {
-                let mut descriptors = Vec::new();
-                for rights in message.cmsgs().map_err(PacketError::Socket)? {
-                    if let ControlMessageOwned::ScmRights(received) = rights {
-                        descriptors.extend(received.into_iter().map(sys::received_fd));
-                    }
-                }
-                break (message.bytes, descriptors);
-            }
-            Err(Errno::ECONNRESET) => return Ok(Received::End),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) if wait == Wait::No => return Ok(Received::Nothing),
-            Err(errno) => return Err(PacketError::Socket(errno)),
+    let received = receive_message(fd, buffer, flags(wait) | MsgFlags::MSG_TRUNC);
+    let (bytes, descriptors) = match received {
+        Ok((0, _)) | Err(PacketError::Socket(Errno::ECONNRESET)) => return Ok(Received::End),
+        Err(PacketError::Socket(Errno::EAGAIN)) if wait == Wait::No => {
+            return Ok(Received::Nothing);
         }
+        received => received?,
     };
-    if bytes == 0 {
-        return Ok(Received::End);
-    }
     let packet = buffer.get(..bytes).ok_or(PacketError::TooLarge { bytes })?;
     Ok(Received::Packet((wire::decode(PACKET_SCHEMA, packet)?, descriptors)))
 }

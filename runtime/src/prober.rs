@@ -72,7 +72,11 @@ pub struct Job<'a> {
 pub enum Task<'a> {
     Check(&'a ProbeCheck),
     /// A command of a person's: three streams, or one terminal.
-    Command { args: &'a Words, streams: &'a [OwnedFd], terminal: bool },
+    Command {
+        args: &'a Words,
+        streams: &'a [OwnedFd],
+        terminal: bool,
+    },
 }
 
 /// Runs in the forked child, and ends with its exit status: 0 is success,

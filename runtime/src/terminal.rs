@@ -38,8 +38,16 @@ impl Pair {
     /// # Errors
     /// `other` is no terminal.
     pub fn resize_as(&self, other: BorrowedFd<'_>) -> io::Result<()> {
-        sys::set_terminal_size(self.master.as_fd(), &sys::terminal_size(other)?)
+        resize(self.master.as_fd(), other)
     }
+}
+
+/// Makes a terminal as large as `other`.
+///
+/// # Errors
+/// One of them is no terminal.
+pub fn resize(terminal: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
+    sys::set_terminal_size(terminal, &sys::terminal_size(other)?)
 }
 
 impl<'a> Raw<'a> {

@@ -2,7 +2,6 @@
 //! that what hangs delays nobody; and commands that people run, which have none.
 
 use std::io::{self, PipeReader, Read};
-use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use wherry_bundle::Name;

@@ -7,8 +7,8 @@ use wherry_bundle::Name;
 use super::Launcher;
 use super::starts::kill_creator;
 use super::state::State;
-use crate::proto::{Notice, Packet, Pressure, Request, Services, Usage};
 use crate::prober::Task;
+use crate::proto::{Notice, Packet, Pressure, Request, Services, Usage};
 use crate::{check, sys};
 
 impl Launcher {

@@ -9,6 +9,7 @@ use wherry_bundle::message::LogQuery;
 
 use super::help::Topic;
 use crate::config::CONFIG_PATH;
+use crate::control::Exec;
 
 /// Events that are shown unless asked otherwise.
 const EVENTS_TAIL: u32 = 40;
@@ -59,6 +60,12 @@ pub enum Command {
         output: Output,
     },
     Completion,
+    Exec {
+        exec: Exec,
+        /// Standard input is passed on.
+        stdin: bool,
+        place: Place,
+    },
     Events {
         tail: u32,
         place: Place,
@@ -118,6 +125,10 @@ struct Options {
     tail: Option<u32>,
     since_seconds: Option<u64>,
     file: Option<PathBuf>,
+    stdin: bool,
+    terminal: bool,
+    /// What is run in a container.
+    words: Vec<String>,
 }
 
 /// Reads a command line; the program's name comes first.
@@ -161,6 +172,12 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
                     options.file = Some(value.into());
                     continue;
                 }
+                if topic == Topic::Exec && options.pod.is_some() {
+                    let mut command = vec![value.clone()];
+                    command.extend(words.raw_args().map_err(text)?);
+                    options.words = command.into_iter().map(utf8).collect::<Result<_, _>>()?;
+                    return Ok(Some(options));
+                }
                 if !topic.takes_pod() || options.pod.is_some() {
                     return Err(format!("`{}` is one word too many", value.to_string_lossy()));
                 }
@@ -184,6 +201,8 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
             "--tail" => options.tail = Some(number(&value()?, "--tail")?),
             "--since" => options.since_seconds = Some(seconds(&value()?)?),
             "-f" | "--follow" => options.follow = true,
+            "-i" | "--stdin" => options.stdin = true,
+            "-t" | "--tty" if topic == Topic::Exec => options.terminal = true,
             "-t" | "--times" => options.times = true,
             "--all" => options.all = true,
             "--export" => options.file = Some(value()?.into()),
@@ -194,8 +213,8 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
 }
 
 fn command(topic: Topic, options: Options) -> Result<Command, String> {
-    let Options { place, output, pod, container, follow, times, all, tail, since_seconds, file } =
-        options;
+    let Options { place, output, pod, container, follow, times, all, tail, .. } = options;
+    let Options { since_seconds, file, stdin, terminal, words, .. } = options;
     let config = || place.config.clone().unwrap_or_else(|| CONFIG_PATH.into());
     if topic == Topic::Top {
         return Ok(Command::Top { pod, follow, place, output });
@@ -219,6 +238,14 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
         Topic::Logs => {
             let query = LogQuery { pod: pod()?, container, tail, since_seconds, follow };
             Command::Logs { query, times, place, output }
+        }
+        Topic::Exec => {
+            let pod = pod()?;
+            if words.is_empty() {
+                return Err("which command? Write it behind `--`".into());
+            }
+            let exec = Exec { pod, container, args: words, terminal };
+            Command::Exec { exec, stdin, place }
         }
         Topic::Stop => Command::Stop { all, place },
         Topic::Hold => Command::Hold { hold: true, place },
@@ -251,6 +278,10 @@ fn output(value: &OsString) -> Result<Output, String> {
             Err(format!("`{}` is no output: use json or table", value.to_string_lossy()))
         }
     }
+}
+
+fn utf8(word: OsString) -> Result<String, String> {
+    word.into_string().map_err(|word| format!("`{}` is not UTF-8", word.to_string_lossy()))
 }
 
 fn name_of(value: &OsString, what: &str) -> Result<Name, String> {
@@ -373,6 +404,32 @@ mod tests {
                 },
             ),
             ("completion", Command::Completion),
+            (
+                "exec web -c lion -it -- sh -c x -i",
+                Command::Exec {
+                    exec: Exec {
+                        pod: name("web"),
+                        container: Some(name("lion")),
+                        args: ["sh", "-c", "x", "-i"].map(str::to_owned).into(),
+                        terminal: true,
+                    },
+                    stdin: true,
+                    place: place.clone(),
+                },
+            ),
+            (
+                "exec web-1 ls -l",
+                Command::Exec {
+                    exec: Exec {
+                        pod: name("web-1"),
+                        container: None,
+                        args: ["ls", "-l"].map(str::to_owned).into(),
+                        terminal: false,
+                    },
+                    stdin: false,
+                    place: place.clone(),
+                },
+            ),
             ("version", Command::Version),
             ("--version", Command::Version),
             ("help", Command::Help(Topic::General)),
@@ -396,6 +453,8 @@ mod tests {
             ("logs", &["which pod?"]),
             ("logs web db", &["`db` is one word too many"]),
             ("ps web", &["`web` is one word too many"]),
+            ("exec web", &["which command?", "`--`"]),
+            ("exec -- ls", &["which command?"]),
             ("logs WEB", &["POD", "`WEB`"]),
             ("logs web --tail", &["--tail"]),
             ("logs web --tail x", &["--tail", "`x`"]),

@@ -18,6 +18,7 @@ pub enum Topic {
     Top,
     Events,
     Logs,
+    Exec,
     Apply,
     Stop,
     Hold,
@@ -27,7 +28,7 @@ pub enum Topic {
 }
 
 impl Topic {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
@@ -41,6 +42,7 @@ impl Topic {
         Self::Top,
         Self::Events,
         Self::Logs,
+        Self::Exec,
         Self::Apply,
         Self::Stop,
         Self::Hold,
@@ -65,6 +67,7 @@ impl Topic {
             "top" => Self::Top,
             "events" => Self::Events,
             "logs" => Self::Logs,
+            "exec" => Self::Exec,
             "apply" => Self::Apply,
             "stop" => Self::Stop,
             "hold" => Self::Hold,
@@ -91,6 +94,7 @@ impl Topic {
             Self::Top => "top",
             Self::Events => "events",
             Self::Logs => "logs",
+            Self::Exec => "exec",
             Self::Apply => "apply",
             Self::Stop => "stop",
             Self::Hold => "hold",
@@ -102,7 +106,7 @@ impl Topic {
 
     #[must_use]
     pub fn takes_pod(self) -> bool {
-        matches!(self, Self::Describe | Self::Logs | Self::Top)
+        matches!(self, Self::Describe | Self::Logs | Self::Top | Self::Exec)
     }
 
     /// All options but `--help`.
@@ -130,6 +134,7 @@ impl Topic {
                 "-o",
                 "--output",
             ],
+            Self::Exec => &["-c", "--container", "-i", "--stdin", "-t", "--tty"],
             Self::Stop => &["--all"],
             Self::Apply | Self::Hold | Self::Release => &[],
         };
@@ -154,6 +159,7 @@ pub fn text(topic: Topic) -> String {
         Topic::Top => TOP,
         Topic::Events => EVENTS,
         Topic::Logs => LOGS,
+        Topic::Exec => EXEC,
         Topic::Apply => APPLY,
         Topic::Stop => STOP,
         Topic::Hold => HOLD,
@@ -177,6 +183,7 @@ usage: wherry COMMAND [OPTIONS]
   describe POD      everything about a pod
   top [POD]         what the pods use
   logs POD          what a pod's containers print
+  exec POD -- CMD   run a command in a container
   events            what happened of late
   apply FILE        take up an update that somebody brought
   hold              keep newer generations back for now
@@ -357,6 +364,24 @@ are kept in RAM, bounded, and go with their pod.
 examples:
   wherry logs web -f
   wherry logs web-3 -c nginx --since 10m
+";
+
+const EXEC: &str = "\
+usage: wherry exec POD [-c CONTAINER] [-i] [-t] -- COMMAND [ARGUMENT...]
+
+Runs a command in a container of a pod, or of a deployment's first pod: as the
+container's user, with its rights and limits and no more. Exits as the command
+does, 128 and the signal's number if one ended it. An event tells what was run.
+
+  -c, --container C in this container (the pod's first that is no init
+                    container and no sidecar)
+  -i, --stdin       pass standard input on
+  -t, --tty         give it a terminal, which follows the size of this one
+
+examples:
+  wherry exec web-3 -- cat /etc/hosts
+  wherry exec web -c nginx -it -- sh
+  zcat rows.sql.gz | wherry exec db -i -- psql
 ";
 
 const APPLY: &str = "\

@@ -8,6 +8,7 @@ mod args;
 mod carry;
 mod check;
 mod completion;
+mod exec;
 mod help;
 mod logs;
 mod machine;
@@ -20,6 +21,8 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use wherry_bundle::message::Exit;
 
 use crate::config::{CONFIG_PATH, Config, ConfigError, RUN_DIR, RunDir};
 use crate::control::{Client, ClientError, Request, Response};
@@ -47,6 +50,11 @@ pub enum CliError {
     Carry(#[from] carry::CarryError),
     #[error("cannot run here, for want of: {0}")]
     CannotRun(String),
+    #[error("the terminal: {0}")]
+    Terminal(io::Error),
+    /// What a command in a container ended with: this one does too.
+    #[error("{0}")]
+    Ended(Exit),
 }
 
 /// Runs the command that `args` (program name first) give.
@@ -63,6 +71,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         // `wherry logs | head`: whoever read has enough.
+        Err(CliError::Ended(exit)) => exec::exit_code(exit),
         Err(CliError::Print(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             report(&error.to_string());
@@ -95,6 +104,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Top { pod, follow, place, output } => {
             top::top(&socket(&place)?, pod.as_ref(), follow, output, out)
         }
+        Command::Exec { exec, stdin, place } => exec::exec(&socket(&place)?, exec, stdin),
         Command::Completion => Ok(write!(out, "{}", completion::bash())?),
         Command::Events { tail, place, output } => {
             show::events(&socket(&place)?, tail, output, out)

@@ -2,9 +2,12 @@
 
 use std::io::{self, Write as _};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use wherry_runtime::packet;
 
 use super::apply::STALL_TIMEOUT;
 use super::protocol::{RESPONSE_BYTES_MAX, Request, Response};
@@ -29,6 +32,8 @@ pub enum ClientError {
     Stream(#[from] StreamError),
     #[error("the file cannot be read: {0}")]
     File(io::Error),
+    #[error("the node does not take the standard streams: {0}")]
+    Streams(String),
     #[error("{0}")]
     Refused(String),
     #[error("the node answered something else: its version differs from this command's")]
@@ -55,8 +60,13 @@ impl Client {
                 ClientError::Connect { path, source }
             }
         })?;
-        // A follower of logs waits as long as its container is silent.
-        let waits = matches!(request, Request::Logs(query) if query.follow);
+        // A follower of logs waits as long as its container is silent, who runs
+        // a command for its end.
+        let waits = match request {
+            Request::Logs(query) => query.follow,
+            Request::Exec(_) => true,
+            _ => false,
+        };
         let timeout = (!waits).then_some(ANSWER_TIMEOUT);
         let mut frames = Frames::new(stream, timeout, ANSWER_TIMEOUT)?;
         if let Err(error) = frames.send(request) {
@@ -89,6 +99,26 @@ impl Client {
                 return Ok(());
             }
         }
+    }
+
+    /// Sends the standard streams after [`Request::Exec`].
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the node's reason, or the connection's
+    /// end.
+    pub fn send_streams(&mut self, streams: &[OwnedFd]) -> Result<(), ClientError> {
+        match self.answer()? {
+            Response::Done => {}
+            _ => return Err(ClientError::Unexpected),
+        }
+        packet::send_with(self.frames.socket().as_fd(), &[0], streams)
+            .map_err(|error| ClientError::Streams(error.to_string()))
+    }
+
+    /// Readable once an answer is there.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.frames.socket().as_fd()
     }
 
     /// The next answer.

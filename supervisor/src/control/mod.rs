@@ -14,7 +14,7 @@ mod stream;
 
 pub use client::{Client, ClientError};
 pub use protocol::{
-    Applied, CloudLink, ContainerDescription, LocalStatus, MountDescription, PodDescription,
+    Applied, CloudLink, ContainerDescription, Exec, LocalStatus, MountDescription, PodDescription,
     PodPressure, PodUsage, Request, Response,
 };
 pub use server::{Ask, Server};

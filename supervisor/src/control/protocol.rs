@@ -4,14 +4,14 @@
 //! [`SCHEMA`] tells.
 
 use serde::{Deserialize, Serialize};
-use wherry_bundle::message::{Event, LogLine, LogQuery, NodeStatus, PodStatus};
+use wherry_bundle::message::{Event, Exit, LogLine, LogQuery, NodeStatus, PodStatus};
 use wherry_bundle::model::{Port, RestartPolicy};
 use wherry_bundle::{Generation, Name};
 
 /// Changes whenever the postcard form of a type here does.
 pub const SCHEMA: u8 = 4;
-/// A request is a name and a few numbers.
-pub const REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// The largest request is a command line.
+pub const REQUEST_BYTES_MAX: usize = 32 * 1024;
 /// The largest response is the status of a full node: 128 pods of 16
 /// containers at some 100 bytes each, with room.
 pub const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
@@ -39,6 +39,20 @@ pub enum Request {
     /// Events above this number that no cloud has confirmed, as many as fit:
     /// [`Response::Events`].
     Outbox { after: u64 },
+    /// Runs a command in a container. After [`Response::Done`] the client sends
+    /// one byte with its standard streams; then comes [`Response::Exited`].
+    Exec(Exec),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// A pod, or a deployment: the first of its pods.
+    pub pod: Name,
+    /// The pod's first main one, if none is named.
+    pub container: Option<Name>,
+    pub args: Vec<String>,
+    /// One descriptor comes, which is a terminal; else three.
+    pub terminal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +69,11 @@ pub enum Response {
     /// Why it cannot be answered, and what to do.
     Error(String),
     Applied(Applied),
+    /// A command began; its number is for whoever waits to end it.
+    Executing {
+        number: u32,
+    },
+    Exited(Exit),
 }
 
 /// What came of a carried update.
@@ -164,6 +183,8 @@ mod tests {
             since_seconds: None,
             follow: true,
         });
+        let exec =
+            Exec { pod: name("web-1"), container: None, args: vec!["sh".into()], terminal: true };
         for (request, form) in [
             (Request::Status, "0400"),
             (Request::Describe { pod: Some(name("web")) }, "04010103776562"),
@@ -174,6 +195,7 @@ mod tests {
             (Request::Hold { hold: true }, "040501"),
             (Request::Apply, "0406"),
             (Request::Outbox { after: 300 }, "0407ac02"),
+            (Request::Exec(exec), "0408057765622d31000102736801"),
         ] {
             assert_eq!(hex(&request), form, "{request:?}");
             let bytes = wire::encode(SCHEMA, &request).unwrap();
@@ -194,6 +216,8 @@ mod tests {
             (Response::Ending { pid: 300 }, "0405ac02"),
             (Response::Error("no".into()), "0406026e6f"),
             (Response::Applied(applied), "040705026f6b010203"),
+            (Response::Executing { number: 300 }, "0408ac02"),
+            (Response::Exited(Exit::Code(7)), "04090007"),
         ] {
             assert_eq!(hex(&response), form, "{response:?}");
         }

@@ -6,22 +6,23 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wherry_bundle::Name;
 use wherry_bundle::message::LogQuery;
+use wherry_runtime::packet;
 
 use super::apply;
-use super::protocol::{REQUEST_BYTES_MAX, Request, Response};
+use super::protocol::{Exec, REQUEST_BYTES_MAX, Request, Response};
 use super::stream::{Frames, StreamError};
 use crate::layers::{Imported, Layers, WantedLayer};
 use crate::logs::{self, LogFolder, Progress};
@@ -37,6 +38,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The loop answers at once, or after the launcher did.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const SOCKET_MODE: u32 = 0o600;
+/// While a command runs.
+const LOOK_AFTER_CLIENT: Duration = Duration::from_millis(200);
 /// After `accept` failed for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -58,6 +61,16 @@ pub enum Ask {
     Apply {
         applied: Option<(Vec<u8>, Imported)>,
         answer: SyncSender<Response>,
+    },
+    /// Answered twice: by [`Response::Executing`], and at the command's end.
+    Exec {
+        exec: Exec,
+        streams: Vec<OwnedFd>,
+        answer: SyncSender<Response>,
+    },
+    /// Whoever ran the command of this number is gone.
+    EndExec {
+        number: u32,
     },
 }
 
@@ -193,6 +206,7 @@ impl Connection {
         match frames.receive(REQUEST_BYTES_MAX) {
             Ok(Request::Logs(query)) => self.logs(frames, &query),
             Ok(Request::Apply) => self.apply(frames),
+            Ok(Request::Exec(exec)) => self.exec(frames, exec),
             Ok(request) => {
                 let (answer, answered) = mpsc::sync_channel(1);
                 let response = if (self.0.ask)(Ask::Request { request, answer }) {
@@ -215,6 +229,38 @@ impl Connection {
         let Shared { own, layers, ask, .. } = &*self.0;
         frames.set_timeouts(apply::STALL_TIMEOUT)?;
         let response = apply::apply(frames, own, layers, ask);
+        frames.send(&response)
+    }
+
+    fn exec(&self, frames: &mut Frames, exec: Exec) -> Result<(), StreamError> {
+        frames.send(&Response::Done)?;
+        let streams = match packet::take_descriptors(frames.socket().as_fd()) {
+            Ok(streams) => streams,
+            Err(error) => {
+                log::debug!("control socket: {error}");
+                return Ok(());
+            }
+        };
+        let (answer, answered) = mpsc::sync_channel(2);
+        let ending = || Response::Error("the node is ending".into());
+        if !(self.0.ask)(Ask::Exec { exec, streams, answer }) {
+            return frames.send(&ending());
+        }
+        let mut number = None;
+        let response = loop {
+            match answered.recv_timeout(LOOK_AFTER_CLIENT) {
+                Ok(Response::Executing { number: known }) => number = Some(known),
+                Ok(response) => break response,
+                Err(RecvTimeoutError::Disconnected) => break ending(),
+                Err(RecvTimeoutError::Timeout) if is_closed(frames.socket()) => {
+                    if let Some(number) = number {
+                        (self.0.ask)(Ask::EndExec { number });
+                    }
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        };
         frames.send(&response)
     }
 
@@ -278,7 +324,7 @@ mod tests {
             |ask| match ask {
                 Ask::Request { request, answer } => answered(request, &answer),
                 Ask::Offer { envelope, answer } => answer.send(offered(&envelope)).is_ok(),
-                Ask::Apply { applied: None, .. } => true,
+                Ask::Apply { applied: None, .. } | Ask::Exec { .. } | Ask::EndExec { .. } => true,
                 Ask::Apply { applied: Some((_, imported)), answer } => {
                     let applied = Applied {
                         generation: Generation(3),
@@ -303,6 +349,7 @@ mod tests {
             | Request::Logs(_)
             | Request::Apply
             | Request::Outbox { .. }
+            | Request::Exec(_)
             | Request::Hold { .. } => answer.send(Response::Error("why".into())).is_ok(),
         }
     }

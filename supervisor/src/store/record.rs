@@ -228,11 +228,12 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::LayerDamaged => 20,
         EventKind::LayersRemoved => 21,
         EventKind::BundleReceived => 22,
+        EventKind::CommandRun => 23,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 23] = [
+    const ALL: [EventKind; 24] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -256,6 +257,7 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::LayerDamaged,
         EventKind::LayersRemoved,
         EventKind::BundleReceived,
+        EventKind::CommandRun,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }

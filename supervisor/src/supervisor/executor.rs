@@ -5,8 +5,10 @@
 //! is asked again is the reconciler's affair.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use wherry_bundle::message::Exit;
 use wherry_bundle::{Bundle, Digest, Name};
 use wherry_core::{Action, Millis, ObservedPod};
 use wherry_runtime::client::LauncherClient;
@@ -37,6 +39,8 @@ pub enum Outcome {
     NotProbed(Try),
     /// All pods were reported.
     Listed,
+    /// A person's command has ended, or could not be executed.
+    Executed(u32, Result<Exit, String>),
     /// Whether the usage came or not, nothing more is to be expected.
     UsageAnswered(u32),
     /// The launcher could not end the node.
@@ -74,6 +78,9 @@ enum Purpose {
     Probe(Try),
     List,
     Usage,
+    Exec,
+    /// Whose answer changes nothing.
+    Nothing,
     End,
 }
 
@@ -112,6 +119,30 @@ impl Executor {
     /// [`LauncherLost`].
     pub fn usage(&mut self, pod: &Name) -> Result<u32, LauncherLost> {
         self.ask(Purpose::Usage, Request::Usage { pod: pod.clone() })
+    }
+
+    /// Runs a person's command with its standard streams; the number names it.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn exec(&mut self, request: Request, streams: &[OwnedFd]) -> Result<u32, LauncherLost> {
+        let seq = self.number(Purpose::Exec);
+        self.launcher.send_with(&Packet { seq, request }, streams).map_err(LauncherLost)?;
+        Ok(seq)
+    }
+
+    /// Ends the command `of`; [`Outcome::Executed`] comes all the same.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn end_exec(&mut self, of: u32) -> Result<(), LauncherLost> {
+        self.ask(Purpose::Nothing, Request::EndExec { of }).map(drop)
+    }
+
+    /// The command `seq` has ended.
+    pub fn ended(&mut self, seq: u32, exit: Exit) -> Option<Outcome> {
+        self.asked.remove(&seq)?;
+        Some(Outcome::Executed(seq, Ok(exit)))
     }
 
     /// Ends launcher and supervisor, with `all` every pod as well.
@@ -204,6 +235,11 @@ impl Executor {
             Purpose::Probe(of) => return Some(Outcome::Probed(of, result)),
             Purpose::List => return Some(Outcome::Listed),
             Purpose::Usage => return Some(Outcome::UsageAnswered(seq)),
+            Purpose::Exec => {
+                let error = result.err().unwrap_or_default();
+                return Some(Outcome::Executed(seq, Err(error)));
+            }
+            Purpose::Nothing => return None,
             Purpose::End => return result.err().map(Outcome::NotEnded),
         };
         let running = self.running.get_mut(&action)?;
@@ -311,11 +347,16 @@ impl Executor {
     }
 
     fn ask(&mut self, purpose: Purpose, request: Request) -> Result<u32, LauncherLost> {
+        let seq = self.number(purpose);
+        self.launcher.send(&Packet { seq, request }).map_err(LauncherLost)?;
+        Ok(seq)
+    }
+
+    fn number(&mut self, purpose: Purpose) -> u32 {
         let seq = self.next_seq;
         self.next_seq = self.next_seq.wrapping_add(1);
-        self.launcher.send(&Packet { seq, request }).map_err(LauncherLost)?;
         self.asked.insert(seq, purpose);
-        Ok(seq)
+        seq
     }
 }
 

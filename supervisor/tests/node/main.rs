@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cloud;
+mod exec;
 mod keeping;
 mod prepared;
 mod rig;

@@ -223,8 +223,15 @@ impl Rig {
     }
 
     pub fn cli(&self, words: &[&str]) -> Output {
+        self.command_line(words).output().unwrap()
+    }
+
+    /// Of the node's own command; what it is told to run is its own.
+    pub fn command_line(&self, words: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_wherry"));
-        command.args(words).arg("--config").arg(self.config()).output().unwrap()
+        let (topic, words) = words.split_first().unwrap();
+        command.arg(topic).arg("--config").arg(self.config()).args(words);
+        command
     }
 
     /// What a command that succeeds prints.

@@ -32,6 +32,11 @@ impl Node {
                 self.container_is(&pod, &container, state);
             }
             Notice::Usage { pod, usage } => self.descriptions.usage(&pod, &usage),
+            Notice::Ended { seq, exit } => {
+                if let Some(outcome) = self.executor.ended(seq, exit) {
+                    self.came_of(outcome);
+                }
+            }
         }
     }
 
@@ -72,6 +77,7 @@ impl Node {
             Outcome::NotProbed(of) => self.probes.not_tried(&of, clock::boot_now()),
             Outcome::Listed => self.all_reported(),
             Outcome::UsageAnswered(seq) => self.descriptions.answered(seq),
+            Outcome::Executed(number, result) => self.executed(number, result),
             Outcome::NotEnded(error) => log::error!("the node cannot be ended: {error}"),
         }
     }

@@ -52,7 +52,7 @@ impl Node {
                 Ok(events) => Response::Events(events),
                 Err(error) => Response::Error(error.to_string()),
             },
-            Request::Logs(_) | Request::Apply => {
+            Request::Logs(_) | Request::Apply | Request::Exec(_) => {
                 Response::Error("that is done by the connection".into())
             }
             Request::Stop { all } => {

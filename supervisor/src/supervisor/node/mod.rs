@@ -6,6 +6,7 @@
 
 mod carried;
 mod cloud;
+mod exec;
 mod health;
 mod hold;
 mod interim;
@@ -26,6 +27,7 @@ use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::seal::SELF_EXE;
 
+use self::exec::Running;
 use self::hold::Waiting;
 use self::interim::Interim;
 use self::preflight::Unchecked;
@@ -113,6 +115,7 @@ pub struct Node {
     recent: RecentEvents,
     log_orders: LogOrders,
     descriptions: Descriptions,
+    commands: BTreeMap<u32, Running>,
 }
 
 impl Node {
@@ -182,6 +185,7 @@ impl Node {
             recent: RecentEvents::default(),
             log_orders: LogOrders::default(),
             descriptions: Descriptions::default(),
+            commands: BTreeMap::new(),
             config,
         };
         node.recall_events();
@@ -238,6 +242,10 @@ impl Node {
             Event::Ask(Ask::Apply { applied, answer }) => {
                 let _ = answer.try_send(self.applied(applied, now));
             }
+            Event::Ask(Ask::Exec { exec, streams, answer }) => {
+                self.exec(exec, &streams, answer, now)?;
+            }
+            Event::Ask(Ask::EndExec { number }) => self.executor.end_exec(number)?,
             // The loop ends by these before they get here.
             Event::LauncherGone | Event::Terminate => {}
         }

@@ -89,6 +89,7 @@ impl Node {
             | EventKind::GenerationGood
             | EventKind::GenerationHeld
             | EventKind::StrategyChanged
+            | EventKind::CommandRun
             | EventKind::CommandDone => log::info!("{about}{text}"),
         }
         let event = NewEvent {
