@@ -87,7 +87,13 @@ pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
         };
         let earlier: Vec<Name> = workloads.keys().cloned().collect();
         let after: BTreeSet<Name> = earlier.into_iter().filter(|_| rng.chance(350)).collect();
-        workloads.insert(name(deployment), workload(rng, deployment, form, after));
+        let mut workload = workload(rng, deployment, form, after);
+        if sound {
+            // What the faults before it left, such as a kill that is tried again
+            // after a minute, must not count against it.
+            workload.progress_deadline = Millis(600_000);
+        }
+        workloads.insert(name(deployment), workload);
     }
     Desired { generation: Generation(generation), workloads, replace: BTreeSet::new() }
 }
