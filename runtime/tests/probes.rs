@@ -241,7 +241,7 @@ fn a_persons_command_has_their_streams_and_its_own_end() {
     errors.read_to_string(&mut aside).unwrap();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     // `ls` opens the folder.
-    assert_eq!((&lines[..], aside.as_str()), (&["roar", "4", "Seccomp:\t2"][..], "aside\n"));
+    assert_eq!((&lines[..], aside.as_str()), (&["roar web-0", "4", "Seccomp:\t2"][..], "aside\n"));
 
     let (streams, _output, _errors) = pipes("");
     let seq = exec_in(&mut node, &["no-such"], &streams, false);
@@ -266,7 +266,7 @@ fn a_terminal_is_the_commands_own() {
     node.create(&pod("web-0", &["main"], Some(ADDRESS)), &[script("main", "exec sleep 1000")]);
     node.start_container("web-0", "main");
     let Pair { master, program } = Pair::new().unwrap();
-    let look = "tty -s && echo is one; echo $TERM; read line; echo got $line; exec sleep 1000";
+    let look = "[ -t 0 ] && echo is one; echo $TERM; read line; echo got $line; exec sleep 1000";
     let seq = exec_in(&mut node, &["sh", "-c", look], &[program], true);
     let mut master = std::fs::File::from(master);
     master.write_all(b"roar\n").unwrap();

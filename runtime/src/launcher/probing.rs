@@ -164,11 +164,11 @@ impl Launcher {
         if probing.limit.is_none() {
             let said = said(&probing.says);
             let ended = said.as_deref().and_then(|text| text.strip_prefix(ENDED)?.parse().ok());
-            self.link.send(&match (ended, status, said) {
-                (Some(status), _, _) => Notice::Ended { seq, exit: exit_of(status) },
-                (None, 1, Some(error)) => Notice::Failed { seq, error: bounded(&error) },
+            self.link.send(&match (ended, said) {
+                (Some(status), _) => Notice::Ended { seq, exit: exit_of(status) },
+                (None, Some(error)) => Notice::Failed { seq, error: bounded(&error) },
                 // It was killed.
-                (None, _, _) => Notice::Ended { seq, exit: exit_of(status) },
+                (None, None) => Notice::Ended { seq, exit: exit_of(status) },
             });
             return true;
         }

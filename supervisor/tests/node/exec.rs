@@ -65,7 +65,7 @@ fn a_terminal_is_passed_on() {
     rig.wait_running();
     let Pair { master, program } = Pair::new().unwrap();
     let stream = |program: &OwnedFd| Stdio::from(program.try_clone().unwrap());
-    let look = "tty -s && echo is one; read line; echo got $line; exec sleep 999";
+    let look = "[ -t 0 ] && echo is one; read line; echo got $line; exec sleep 999";
     let mut command: Command = rig.command_line(&["exec", "web", "-it", "--", "sh", "-c", look]);
     command.stdin(stream(&program)).stdout(stream(&program)).stderr(stream(&program));
     let mut child = command.spawn().unwrap();
