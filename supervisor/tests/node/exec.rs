@@ -27,7 +27,7 @@ fn a_persons_command_is_run_told_of_and_ended_with_them() {
     let (code, text, aside) =
         exec(&rig, &["web", "--", "sh", "-c", "cat /tmp/lion; echo $HOSTNAME >&2; exit 7"]);
     assert_eq!((code, text.as_str(), aside.as_str()), (Some(7), "lion\n", "web-1\n"));
-    assert_eq!(exec(&rig, &["web-1", "-c", "side", "true"]).0, Some(0));
+    assert_eq!(exec(&rig, &["web-1", "-c", "side", "sh", "-c", ":"]).0, Some(0));
     assert_eq!(exec(&rig, &["web-1", "--", "sh", "-c", "kill -9 $$"]).0, Some(137));
     for (words, why) in [
         (&["db", "true"][..], "there is no pod or deployment `db`"),
@@ -38,7 +38,7 @@ fn a_persons_command_is_run_told_of_and_ended_with_them() {
         assert!(code == Some(1) && aside.contains(why), "{code:?} {aside}");
     }
     let events = rig.out(&["events"]);
-    for text in ["a person runs `true`", "exit 7` ended: exit code 7", "ended: signal 9"] {
+    for text in ["a person runs `sh -c :`", "exit 7` ended: exit code 7", "ended: signal 9"] {
         assert!(events.contains(text), "{text} is not in\n{events}");
     }
 
