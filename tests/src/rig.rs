@@ -25,15 +25,17 @@ use crate::shop::{BUS_PORT, WEB_PORT};
 pub const DATA: &str = "/data/wherry";
 /// How long anything may take on an emulated machine, while the other core
 /// builds something.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// An emulated nginx with half a core takes three.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// An emulated nginx with half a core takes three; ten on 32 bits, while another
+/// one starts beside it.
 const SETTLE_SECONDS: u16 = 8;
+const SETTLE_SECONDS_ARMV7: u16 = 20;
 /// A day.
 const NEVER_STABLE_SECONDS: u32 = 86_400;
 /// How long one command may take there.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-/// How long one machine may run: the longest scenario takes a third of it.
-const MACHINE_LIMIT: Duration = Duration::from_secs(600);
+/// How long one machine may run: the longest scenario takes half of it.
+const MACHINE_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Prints a line for each process of the cgroups below `$1`: its number, and
 /// what its `stat` says.
@@ -80,6 +82,7 @@ pub fn machine(host: &Host, plan: &Plan<'_>) -> Result<Machine> {
 #[derive(Debug)]
 pub struct Board {
     rig: Rig,
+    arch: Arch,
 }
 
 impl Board {
@@ -88,7 +91,7 @@ impl Board {
     /// # Errors
     /// It does not come up: with its transcript.
     pub fn boot(machine: &Machine) -> Result<Self> {
-        Ok(Self { rig: machine.boot()? })
+        Ok(Self { rig: machine.boot()?, arch: machine.arch })
     }
 
     /// Ends it in order.
@@ -178,7 +181,10 @@ impl Place for Board {
     }
 
     fn settle_seconds(&self) -> u16 {
-        SETTLE_SECONDS
+        match self.arch {
+            Arch::Armv7 => SETTLE_SECONDS_ARMV7,
+            Arch::Aarch64 | Arch::X86_64 => SETTLE_SECONDS,
+        }
     }
 
     fn stable_seconds(&self) -> u32 {

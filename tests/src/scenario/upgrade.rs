@@ -1,6 +1,6 @@
 //! From one version of the shop to the next and back, while clients ask.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cloud::Cloud;
 use crate::host::Host;
@@ -74,7 +74,8 @@ pub fn and_back(
 /// # Errors
 /// It does not.
 pub fn answers(node: &Node<'_>, version: &str, properties: &str) -> Result<()> {
-    let body = node.http(WEB_PORT)?;
+    let logs = || node.cli(&["logs", "web", "--tail", "20"]).unwrap_or_default();
+    let body = node.http(WEB_PORT).with_context(logs)?;
     ensure!(json_field(&body, "version") == version, "answered {body}");
     ensure!(json_field(&body, "properties") == properties, "answered {body}");
     Ok(())
