@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::host::{Host, Side};
 
 /// How long a client waits for a gateway's answer.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
+const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `GET path`, one connection; the body of a 200.
 ///
@@ -42,7 +42,8 @@ pub struct Traffic {
     pub seen: BTreeMap<String, u64>,
 }
 
-/// Calls `address` from outside every few milliseconds while `work` runs.
+/// Calls `address` from outside while `work` runs: every few milliseconds, and
+/// half of the time at most, so that an emulated gateway has some left for `work`.
 ///
 /// # Errors
 /// What `work` says.
@@ -60,6 +61,7 @@ pub fn under_traffic<T>(
                 let (start, mut traffic) = (Instant::now(), Traffic::default());
                 while !end.load(Ordering::Relaxed) {
                     asked.fetch_add(1, Ordering::Relaxed);
+                    let asking = Instant::now();
                     match http_get(address, "/") {
                         Ok(body) => {
                             traffic.answered += 1;
@@ -67,7 +69,7 @@ pub fn under_traffic<T>(
                         }
                         Err(error) => traffic.failed.push((start.elapsed(), format!("{error:#}"))),
                     }
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(asking.elapsed().max(Duration::from_millis(5)));
                 }
                 Ok(traffic)
             })
