@@ -35,7 +35,7 @@ const NEVER_STABLE_SECONDS: u32 = 86_400;
 /// How long one command may take there.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long one machine may run: the longest scenario takes half of it.
-const MACHINE_LIMIT: Duration = Duration::from_secs(1200);
+const MACHINE_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Prints a line for each process of the cgroups below `$1`: its number, and
 /// what its `stat` says.
