@@ -109,8 +109,7 @@ impl Subject<'_> {
                 known.last_exit = Some(exit);
                 known.attempts.ended(at.saturating_sub(started), at);
                 let error = format!("container {container} ended: {exit}");
-                let restarts =
-                    pods::restarts(pods::policy(self.pod, container), exit) && !self.stopping;
+                let restarts = pods::restarts(self.pod, container, exit) && !self.stopping;
                 let text = if restarts {
                     let wait = known.attempts.not_before.saturating_sub(at);
                     format!("{error}; starts again after {} s", wait.0 / 1_000)

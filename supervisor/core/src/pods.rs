@@ -127,7 +127,7 @@ fn container_ready_since(pod: &ObservedPod, name: &Name) -> Option<Millis> {
             Some(Health::Unknown) | None => Some(since),
         },
         ObservedContainer::Exited { exit: Exit::Code(0), started, .. } => {
-            (!restarts(policy(pod, name), Exit::Code(0))).then_some(started)
+            (!restarts(pod, name, Exit::Code(0))).then_some(started)
         }
         ObservedContainer::Exited { .. } | ObservedContainer::Defined => None,
     }
@@ -139,7 +139,7 @@ fn role(pod: &ObservedPod, container: &Name) -> Role {
 }
 
 /// What a container's role makes of its pod's restart policy.
-pub(crate) fn policy(pod: &ObservedPod, container: &Name) -> RestartPolicy {
+fn policy(pod: &ObservedPod, container: &Name) -> RestartPolicy {
     match (role(pod, container), pod.restart_policy) {
         (Role::Sidecar, _) => RestartPolicy::Always,
         (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
@@ -176,21 +176,21 @@ pub(crate) fn standing(pod: &ObservedPod, entry: &PodLedger, adopted: bool) -> O
     Some(since)
 }
 
-/// Whether a container that ended by `exit` is to be started again.
-pub(crate) fn restarts(policy: RestartPolicy, exit: Exit) -> bool {
-    match policy {
+/// Whether a container of `pod` that ended by `exit` is to be started again.
+pub(crate) fn restarts(pod: &ObservedPod, container: &Name, exit: Exit) -> bool {
+    match policy(pod, container) {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => exit != Exit::Code(0),
         RestartPolicy::Never => false,
     }
 }
 
-/// Whether `state` calls for a start, now or after a wait.
-pub(crate) fn wants_start(policy: RestartPolicy, state: ObservedContainer) -> bool {
+/// Whether the `state` of a container of `pod` calls for a start, now or after a wait.
+pub(crate) fn wants_start(pod: &ObservedPod, container: &Name, state: ObservedContainer) -> bool {
     match state {
         ObservedContainer::Defined => true,
         ObservedContainer::Running { .. } => false,
-        ObservedContainer::Exited { exit, .. } => restarts(policy, exit),
+        ObservedContainer::Exited { exit, .. } => restarts(pod, container, exit),
     }
 }
 
@@ -205,7 +205,7 @@ pub(crate) fn start_containers(
     let mut waiting: Vec<&Name> = pod
         .containers
         .iter()
-        .filter(|(name, state)| wants_start(policy(pod, name), **state))
+        .filter(|(name, state)| wants_start(pod, name, **state))
         .map(|(container, _)| container)
         .filter(|container| held_by(pod, container).is_none())
         .collect();

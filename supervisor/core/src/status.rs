@@ -134,11 +134,10 @@ fn pod_phase(pod: &Pod, entry: &PodLedger, observed: &Observed) -> PodPhase {
     }
     let waits = |(name, state): (&Name, &ObservedContainer)| {
         let tried = entry.containers.get(name).is_some_and(|known| known.attempts.count > 0);
-        tried && pods::wants_start(pods::policy(seen, name), *state)
+        tried && pods::wants_start(seen, name, *state)
     };
     let ended = |(name, state): (&Name, &ObservedContainer)| {
-        matches!(state, ObservedContainer::Exited { .. })
-            && !pods::wants_start(pods::policy(seen, name), *state)
+        matches!(state, ObservedContainer::Exited { .. }) && !pods::wants_start(seen, name, *state)
     };
     if seen.containers.iter().all(ended) {
         PodPhase::Completed
@@ -171,9 +170,7 @@ fn waits_for(
 fn waits_for_repair(pod: &Pod, desired: &Desired, observed: &Observed) -> Option<String> {
     let workload = desired.workloads.get(&pod.deployment).filter(|w| pod.is_current(w))?;
     let seen = observed.pods.get(&pod.name)?;
-    let wants = |(name, state): (&Name, &ObservedContainer)| {
-        pods::wants_start(pods::policy(seen, name), *state)
-    };
+    let wants = |(name, state): (&Name, &ObservedContainer)| pods::wants_start(seen, name, *state);
     damage(workload, observed).filter(|_| seen.containers.iter().any(wants))
 }
 

@@ -15,8 +15,12 @@ fn ordered(restart_policy: RestartPolicy) -> Workload {
         ("main", Role::Main),
         ("aside", Role::Main),
     ];
-    let containers = roles.map(|(text, role)| (name(text), role)).into();
-    Workload { containers, restart_policy, ..workload("a") }
+    Workload { restart_policy, ..with(&roles) }
+}
+
+fn with(roles: &[(&str, Role)]) -> Workload {
+    let containers = roles.iter().map(|(text, role)| (name(text), *role)).collect();
+    Workload { containers, ..workload("a") }
 }
 
 fn created(restart_policy: RestartPolicy) -> Scenario {
@@ -75,9 +79,7 @@ fn in_a_pod_that_never_restarts_it_ends_all() {
 #[test]
 fn later_a_sidecar_and_a_main_one_fail_by_themselves() {
     let mut s = Scenario::new();
-    let roles = [("helper", Role::Sidecar), ("main", Role::Main)];
-    let containers = roles.map(|(text, role)| (name(text), role)).into();
-    s.bundle([("web", Workload { containers, ..workload("a") })]);
+    s.bundle([("web", with(&[("helper", Role::Sidecar), ("main", Role::Main)]))]);
     s.settle(0);
     s.ends("web-1", "helper", Exit::Code(0), 5_000);
     s.ends("web-1", "main", Exit::Code(1), 5_000);
@@ -90,9 +92,7 @@ fn later_a_sidecar_and_a_main_one_fail_by_themselves() {
 #[test]
 fn what_is_adopted_is_not_prepared_once_more() {
     let mut s = Scenario::new();
-    let roles = [("zero", Role::Init), ("main", Role::Main)];
-    let containers = roles.map(|(text, role)| (name(text), role)).into();
-    s.bundle([("web", Workload { containers, ..workload("a") })]);
+    s.bundle([("web", with(&[("zero", Role::Init), ("main", Role::Main)]))]);
     s.step(0, &["publish web 0", "create web-1"]);
     s.step(10, &["start web-1/zero"]);
     s.ends("web-1", "zero", Exit::Code(0), 1_000);
