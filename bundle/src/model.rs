@@ -548,7 +548,7 @@ impl Volume {
     fn validate(&self, at: &str, bundle: &Bundle) -> Result<(), InvalidBundle> {
         match &self.source {
             VolumeSource::Config(source) => source.validate(at, bundle),
-            VolumeSource::HostPath(HostPath { path, .. }) => check(is_host_path(path), at, || {
+            VolumeSource::HostPath(HostPath { path, .. }) => check(is_mount_path(path), at, || {
                 format!("`{path}` is not a plain absolute path outside /proc")
             }),
             VolumeSource::EmptyDir { bytes_max } => {
@@ -619,7 +619,7 @@ impl Container {
         for mount in &self.mounts {
             let known = pod.volumes.iter().any(|volume| volume.name == mount.volume);
             check(known, at, || format!("there is no volume `{}`", mount.volume))?;
-            check(is_container_path(&mount.path) && mount.path != "/", at, || {
+            check(is_mount_path(&mount.path), at, || {
                 format!("cannot mount at `{}`: not a plain absolute path outside /proc", mount.path)
             })?;
             if let Some(path) = &mount.sub_path {
@@ -686,9 +686,10 @@ pub fn is_container_path(path: &str) -> bool {
     rest.is_empty() || (is_relative_path(rest) && rest.split('/').next() != Some("proc"))
 }
 
-/// What a pod may mount of the host: as [`is_container_path`], and not `/`.
+/// What may be mounted of the host, and where in a container: as
+/// [`is_container_path`], and not `/`.
 #[must_use]
-pub fn is_host_path(path: &str) -> bool {
+pub fn is_mount_path(path: &str) -> bool {
     is_container_path(path) && path != "/"
 }
 

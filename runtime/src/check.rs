@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wherry_bundle::limits::{CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
-use wherry_bundle::model::{Seccomp, is_container_path, is_host_path, is_relative_path};
+use wherry_bundle::model::{Seccomp, is_container_path, is_mount_path, is_relative_path};
 
 use crate::oci::CAPABILITIES_KNOWN;
 use crate::proto::{ContainerSpec, MountSource, PodSpec, ProbeCheck, Words, split_words};
@@ -44,8 +44,7 @@ pub fn container(
     unconfined: bool,
 ) -> Result<(), Refused> {
     let at = || format!("container {}", spec.name);
-    let args = words(&spec.args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
-    require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")?;
+    command(&spec.args, at)?;
     let env = words(&spec.env).ok_or_else(|| refused(at(), "its environment is not words"))?;
     for word in env {
         let named = word.split_once('=').is_some_and(|(name, _)| !name.is_empty());
@@ -69,7 +68,7 @@ pub fn container(
                 require(is_relative_path(path), at, "its source is not a plain relative path")?;
             }
             MountSource::Host { path, .. } => {
-                let plain = is_host_path(path);
+                let plain = is_mount_path(path);
                 require(plain, at, "its source is not a plain absolute path outside /proc")?;
                 let path = Path::new(path.as_str());
                 let allowed = host_paths.iter().any(|prefix| path.starts_with(prefix));
@@ -80,8 +79,7 @@ pub fn container(
                 require(plain, at, "its source is not a plain relative path")?;
             }
         }
-        let plain = is_container_path(&mount.destination) && mount.destination.as_str() != "/";
-        require(plain, at, "not a plain absolute path outside /proc")?;
+        require(is_mount_path(&mount.destination), at, "not a plain absolute path outside /proc")?;
     }
     Ok(())
 }
@@ -91,10 +89,7 @@ pub fn container(
 pub fn probe(check: &ProbeCheck) -> Result<(), Refused> {
     let at = || "probe".to_owned();
     match check {
-        ProbeCheck::Exec { args } => {
-            let args = words(args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
-            require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")
-        }
+        ProbeCheck::Exec { args } => command(args, at),
         ProbeCheck::HttpGet { port, path, headers } => {
             let headers = words(headers).ok_or_else(|| refused(at(), "no words as headers"))?;
             let plain = |text: &str| !text.chars().any(char::is_control);
@@ -105,6 +100,15 @@ pub fn probe(check: &ProbeCheck) -> Result<(), Refused> {
         }
         ProbeCheck::TcpConnect { port } => require(*port > 0, at, "has no port"),
     }
+}
+
+/// `at`: whose arguments they are.
+///
+/// # Errors
+/// They are not words, or the first is empty.
+pub fn command(args: &Words, at: impl Fn() -> String) -> Result<(), Refused> {
+    let args = words(args).ok_or_else(|| refused(at(), "its arguments are not words"))?;
+    require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")
 }
 
 /// The words, if they are what [`crate::proto::join_words`] makes.

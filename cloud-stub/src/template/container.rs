@@ -47,39 +47,47 @@ pub(super) fn init_container(
             place.problem("only for what runs on: an init container ends by itself");
         }
     }
-    container(place, role, pod, images)
+    read(&object, role, pod, images)
 }
 
-/// Reads one container. The image that it runs is added to `images`.
-pub(super) fn container(
+/// Reads one of `containers`.
+pub(super) fn main_container(
     place: &Place<'_>,
-    role: Role,
     pod: &Surroundings<'_>,
     images: &mut BTreeMap<Digest, Image>,
 ) -> Option<Container> {
     let object = place.object(&shapes::CONTAINER)?;
-    let name = object.require("name").and_then(|place| place.name());
-    if role == Role::Main
-        && let Some(place) = object.get("restartPolicy")
-    {
+    if let Some(place) = object.get("restartPolicy") {
         place.problem("only one of initContainers has its own: set the pod's");
     }
-    let own_env = variables(&object, pod.context.configs);
+    read(&object, Role::Main, pod, images)
+}
+
+/// Reads one container. The image that it runs is added to `images`.
+fn read(
+    object: &Object<'_>,
+    role: Role,
+    pod: &Surroundings<'_>,
+    images: &mut BTreeMap<Digest, Image>,
+) -> Option<Container> {
+    let place = object.place();
+    let name = object.require("name").and_then(|place| place.name());
+    let own_env = variables(object, pod.context.configs);
     let command = object.get("command").map(|place| place.texts());
     let args = object.get("args").map(|place| place.texts());
     let ports: Vec<_> =
         object.get("ports").iter().flat_map(Place::items).map(|p| port(&p)).collect();
-    let resources = resources(&object);
-    let mounts = volume::mounts(&object, &pod.volumes);
-    let security = security::of_container(&object, &pod.security);
-    let working_dir = object.get("workingDir").map(|place| {
+    let resources = resources(object);
+    let mounts = volume::mounts(object, &pod.volumes);
+    let security = security::of_container(object, &pod.security);
+    let working_dir = object.optional("workingDir", |place| {
         let path = place.text()?;
         if !is_container_path(&path) {
             place.problem("must be a plain absolute path, not below /proc");
         }
         Some(path)
     });
-    let image = image(&object, pod.context)?;
+    let image = image(object, pod.context)?;
     let args = command_line(&image, command, args, &own_env);
     if args.is_empty() {
         place.problem("neither `command` nor the image says what to run");
@@ -91,8 +99,8 @@ pub(super) fn container(
         layers: image.layers.clone(),
     });
     let ports: Vec<Port> = ports.into_iter().collect::<Option<_>>()?;
-    let probes = health::probes(&object, &ports);
-    let pre_stop = health::pre_stop(&object, &ports);
+    let probes = health::probes(object, &ports);
+    let pre_stop = health::pre_stop(object, &ports);
     let security = security?;
     let env = merged(&image.env, own_env);
     let mut words = args.iter().chain(env.iter().map(|(_, value)| value));
@@ -105,7 +113,7 @@ pub(super) fn container(
         image: image.digest,
         args,
         env,
-        working_dir: working_dir.unwrap_or(Some(image.working_dir))?,
+        working_dir: working_dir?.unwrap_or(image.working_dir),
         user: security.user(place, &image.user),
         capabilities: security.capabilities,
         ports,
@@ -159,9 +167,9 @@ fn command_line(
 fn port(place: &Place<'_>) -> Option<Port> {
     let object = place.object(&shapes::CONTAINER_PORT)?;
     let name = object.get("name").map_or(Some(String::new()), |place| place.text());
-    let number = |field: &str| object.get(field).map(|place| place.int::<u16>(1, 65_535));
-    let container_port = object.require("containerPort").and_then(|_| number("containerPort"));
-    let host_port = number("hostPort");
+    let number = |place: &Place<'_>| place.int(1, 65_535);
+    let container_port = object.require("containerPort").as_ref().and_then(number);
+    let host_port = object.optional("hostPort", number);
     let protocol =
         object.get("protocol").map_or(Some(Protocol::Tcp), |place| match place.text()?.as_str() {
             "TCP" => Some(Protocol::Tcp),
@@ -174,40 +182,30 @@ fn port(place: &Place<'_>) -> Option<Port> {
     Some(Port {
         name: name?,
         protocol: protocol?,
-        container_port: container_port??,
-        host_port: match host_port {
-            Some(port) => Some(port?),
-            None => None,
-        },
+        container_port: container_port?,
+        host_port: host_port?,
     })
 }
 
 fn resources(object: &Object<'_>) -> Option<Resources> {
-    let mut resources = Resources::default();
-    let Some(place) = object.get("resources") else { return Some(resources) };
+    let Some(place) = object.get("resources") else { return Some(Resources::default()) };
     let Some(limits) = place.object(&shapes::RESOURCES)?.get("limits") else {
-        return Some(resources);
+        return Some(Resources::default());
     };
     let limits = limits.object(&shapes::LIMITS)?;
-    let cpu = limits.get("cpu").map(|place| {
+    let cpu = limits.optional("cpu", |place| {
         let millis = cpu_millis(&place.scalar_text()?);
         if millis.is_none() {
             place.problem("must be processors, such as 2, 0.5 or 250m");
         }
         millis
     });
-    let memory = limits.get("memory").map(|place| {
+    let memory = limits.optional("memory", |place| {
         let bytes = memory_bytes(&place.scalar_text()?);
         if bytes.is_none() {
             place.problem("must be bytes, such as 64Mi, 100M or 1Gi");
         }
         bytes
     });
-    if let Some(millis) = cpu {
-        resources.cpu_millis = Some(millis?);
-    }
-    if let Some(bytes) = memory {
-        resources.memory_bytes = Some(bytes?);
-    }
-    Some(resources)
+    Some(Resources { cpu_millis: cpu?, memory_bytes: memory? })
 }

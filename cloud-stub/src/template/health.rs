@@ -15,10 +15,7 @@ const FAILURE_THRESHOLD: u32 = 3;
 
 /// The probes of a container that has `ports`, by whose names they may go.
 pub(super) fn probes(object: &Object<'_>, ports: &[Port]) -> Option<Probes> {
-    let read = |field: &str, once: bool| match object.get(field) {
-        None => Some(None),
-        Some(place) => probe(&place, ports, once).map(Some),
-    };
+    let read = |field: &str, once: bool| object.optional(field, |place| probe(place, ports, once));
     let startup = read("startupProbe", true);
     let liveness = read("livenessProbe", true);
     let readiness = read("readinessProbe", false);

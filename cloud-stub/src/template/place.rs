@@ -391,6 +391,16 @@ impl<'a> Object<'a> {
         (node.value != Value::Null).then(|| self.place.field(key, node))
     }
 
+    /// What `read` makes of a field; `Some(None)` if it is absent.
+    #[must_use]
+    pub fn optional<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&Place<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        self.get(key).map_or(Some(None), |place| read(&place).map(Some))
+    }
+
     /// A field that must be there.
     #[must_use]
     pub fn require(&self, key: &str) -> Option<Place<'a>> {

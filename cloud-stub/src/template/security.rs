@@ -48,11 +48,7 @@ pub(super) fn of_pod(spec: &Object<'_>) -> Option<PodSecurity> {
     for place in object.get("supplementalGroups").iter().flat_map(Place::items) {
         groups.extend(place.int::<u32>(0, ID_MAX));
     }
-    let fs_group = object.get("fsGroup").map(|place| place.int::<u32>(0, ID_MAX));
-    let fs_group = match fs_group {
-        Some(group) => Some(group?),
-        None => None,
-    };
+    let fs_group = object.optional("fsGroup", |place| place.int(0, ID_MAX))?;
     groups.extend(fs_group);
     let seccomp = seccomp(&object, Seccomp::default())?;
     Some(PodSecurity { user: user?, groups, fs_group, seccomp })
@@ -121,18 +117,10 @@ impl Security {
 }
 
 fn identity(object: &Object<'_>) -> Option<Identity> {
-    let id = |field: &str| object.get(field).map(|place| place.int::<u32>(0, ID_MAX));
+    let id = |field: &str| object.optional(field, |place| place.int(0, ID_MAX));
     let (uid, gid) = (id("runAsUser"), id("runAsGroup"));
-    let not_root = object.get("runAsNonRoot").map(|place| place.bool());
-    let known = |id: Option<Option<u32>>| match id {
-        Some(id) => id.map(Some),
-        None => Some(None),
-    };
-    let not_root = match not_root {
-        Some(value) => Some(value?),
-        None => None,
-    };
-    Some(Identity { uid: known(uid)?, gid: known(gid)?, not_root })
+    let not_root = object.optional("runAsNonRoot", Place::bool);
+    Some(Identity { uid: uid?, gid: gid?, not_root: not_root? })
 }
 
 /// What is added; all others are dropped anyway, so `drop` only takes back.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::limits::EMPTY_DIR_BYTES_MAX;
 use wherry_bundle::model::{
     ConfigKind, ConfigRef, ConfigVolume, HostPath, HostPathKind, Mount, Volume, VolumeSource,
-    is_container_path, is_host_path,
+    is_mount_path,
 };
 
 use super::place::{Object, Place};
@@ -63,7 +63,7 @@ fn host_path(place: &Place<'_>) -> Option<HostPath> {
     let object = place.object(&shapes::HOST_PATH_SOURCE)?;
     let place = object.require("path")?;
     let path = place.text().filter(|path| {
-        let is_plain = is_host_path(path);
+        let is_plain = is_mount_path(path);
         if !is_plain {
             place.problem("must be a plain absolute path outside /proc");
         }
@@ -128,12 +128,12 @@ fn mount(place: &Place<'_>, volumes: &[Volume]) -> Option<Mount> {
     let is_config = volume.is_some_and(|v| matches!(v.source, VolumeSource::Config(_)));
     let path = object.require("mountPath").and_then(|place| {
         let path = place.text()?;
-        if !is_container_path(&path) || path == "/" {
+        if !is_mount_path(&path) {
             place.problem("must be a plain absolute path, not / and not below /proc");
         }
         Some(path)
     });
-    let sub_path = object.get("subPath").map(|place| place.relative_path());
+    let sub_path = object.optional("subPath", Place::relative_path);
     let read_only = object.get("readOnly").map_or(Some(is_config), |place| {
         let read_only = place.bool()?;
         if is_config && !read_only {
@@ -144,10 +144,7 @@ fn mount(place: &Place<'_>, volumes: &[Volume]) -> Option<Mount> {
     Some(Mount {
         volume: volume?.name.clone(),
         path: path?,
-        sub_path: match sub_path {
-            Some(path) => Some(path?),
-            None => None,
-        },
+        sub_path: sub_path?,
         read_only: read_only?,
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::limits::{DEPLOYMENT_NAME_BYTES_MAX, GRACE_SECONDS_MAX, PODS_MAX};
-use wherry_bundle::model::{Deployment, Image, PodTemplate, RestartPolicy, Role, Strategy};
+use wherry_bundle::model::{Deployment, Image, PodTemplate, RestartPolicy, Strategy};
 use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
@@ -214,7 +214,7 @@ fn pod_template(
     let init_places: Vec<_> = spec.get("initContainers").iter().flat_map(Place::items).collect();
     let read_init = |place| container::init_container(place, &surroundings, images);
     let mut containers: Vec<_> = init_places.iter().map(read_init).collect();
-    let read_main = |place| container::container(place, Role::Main, &surroundings, images);
+    let read_main = |place| container::main_container(place, &surroundings, images);
     containers.extend(main_places.iter().map(read_main));
     let host_network = host_network?;
     let mut containers = containers.into_iter().collect::<Option<Vec<_>>>()?;

@@ -2,6 +2,7 @@
 //! that what hangs delays nobody; and commands that people run, which have none.
 
 use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use wherry_bundle::Name;
@@ -13,7 +14,7 @@ use crate::clock::boot_millis;
 use crate::packet::DESCRIPTORS_MAX;
 use crate::prober::{self, ENDED, Job, Task};
 use crate::process::exit_of;
-use crate::proto::{ContainerSpec, Notice, ProbeCheck, Text};
+use crate::proto::{ContainerSpec, Notice, ProbeCheck, Text, Words};
 use crate::{check, record, sys};
 
 /// At once: each is a process of some hundred kilobytes. A node whose programs
@@ -94,19 +95,18 @@ impl Launcher {
         seq: u32,
         pod: &Name,
         container: &Name,
-        task: Task<'_>,
+        args: &Words,
+        streams: &[OwnedFd],
+        terminal: bool,
     ) -> Result<(), String> {
-        let Task::Command { args, streams, terminal } = task else {
-            return Err("it is no command".into());
-        };
-        check::probe(&ProbeCheck::Exec { args: args.clone() })
-            .map_err(|refused| refused.to_string())?;
+        check::command(args, || "command".to_owned()).map_err(|refused| refused.to_string())?;
         if streams.len() != if terminal { 1 } else { DESCRIPTORS_MAX } {
             return Err("its standard streams did not come with it".into());
         }
         if self.probes.iter().filter(|probing| probing.limit.is_none()).count() >= COMMANDS_MAX {
             return Err(format!("{COMMANDS_MAX} commands are under way"));
         }
+        let task = Task::Command { args, streams, terminal };
         let probing = self.begin(seq, pod, container, task, None)?;
         self.probes.push(probing);
         Ok(())

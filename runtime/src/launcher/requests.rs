@@ -7,7 +7,6 @@ use wherry_bundle::Name;
 use super::Launcher;
 use super::starts::kill_creator;
 use super::state::State;
-use crate::prober::Task;
 use crate::proto::{Notice, Packet, Pressure, Request, Services, Usage};
 use crate::{check, sys};
 
@@ -87,8 +86,8 @@ impl Launcher {
             Request::Purge => self.purge(seq),
             Request::Alive => self.notifier.alive(),
             Request::Exec { pod, container, args, terminal } => {
-                let task = Task::Command { args: &args, streams, terminal };
-                if let Err(text) = self.exec(seq, &pod, &container, task) {
+                let begun = self.exec(seq, &pod, &container, &args, streams, terminal);
+                if let Err(text) = begun {
                     self.answer(seq, Err(format!("in {pod}/{container}: {text}")));
                 }
             }

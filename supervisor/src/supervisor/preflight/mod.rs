@@ -9,10 +9,10 @@ pub mod kernel;
 pub mod ports;
 mod security;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Deployment, HostPath, Protocol, VolumeSource};
+use wherry_bundle::model::{Deployment, Protocol};
 
 use super::report::megabytes;
 use kernel::Lacks;
@@ -53,8 +53,7 @@ pub fn reasons(
     reasons.extend(offer.flash.as_ref().and_then(flash));
     reasons.extend(offer.memory_bytes.and_then(|bytes| memory(bundle, bytes, offer)));
     reasons.extend(kernel::reasons(bundle, &offer.lacks));
-    reasons.extend(host_paths(bundle, &offer.host_paths));
-    reasons.extend(security::reasons(bundle, offer.seccomp_unconfined));
+    reasons.extend(security::reasons(bundle, offer));
     for (protocol, port) in host_ports(bundle) {
         let name = match protocol {
             Protocol::Tcp => "tcp",
@@ -96,25 +95,6 @@ fn memory(bundle: &Bundle, bytes: u64, offer: &Offer) -> Option<String> {
     })
 }
 
-/// What is asked for of the host that the node does not give.
-fn host_paths(bundle: &Bundle, allowed: &[PathBuf]) -> Vec<String> {
-    let volumes = bundle.deployments.iter().flat_map(|deployment| {
-        deployment.pod.volumes.iter().map(move |volume| (&deployment.name, volume))
-    });
-    let refused = volumes.filter_map(|(deployment, volume)| {
-        let VolumeSource::HostPath(HostPath { path, .. }) = &volume.source else { return None };
-        let is_allowed = allowed.iter().any(|prefix| Path::new(path).starts_with(prefix));
-        let volume = &volume.name;
-        (!is_allowed).then(|| {
-            format!(
-                "deployment {deployment}, volume {volume}: the host path `{path}` is not below one \
-                 of `[volumes] host_paths` in the node's configuration"
-            )
-        })
-    });
-    refused.collect()
-}
-
 fn host_ports(bundle: &Bundle) -> Vec<(Protocol, u16)> {
     let running = bundle.deployments.iter().filter(|deployment| deployment.replicas > 0);
     let containers = running.flat_map(|deployment| {
@@ -132,7 +112,7 @@ fn host_ports(bundle: &Bundle) -> Vec<(Protocol, u16)> {
 
 #[cfg(test)]
 mod tests {
-    use wherry_bundle::model::{HostPathKind, Volume};
+    use wherry_bundle::model::{HostPath, HostPathKind, Volume, VolumeSource};
 
     use super::*;
     use crate::supervisor::sample;

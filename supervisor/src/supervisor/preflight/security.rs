@@ -1,18 +1,46 @@
 //! What a bundle asks for that its node's configuration has to allow.
 
+use std::path::{Path, PathBuf};
+
 use wherry_bundle::Bundle;
-use wherry_bundle::model::Seccomp;
+use wherry_bundle::model::{Container, HostPath, Seccomp, VolumeSource};
+
+use super::Offer;
 
 /// Why `bundle` may not run here, for people.
-pub fn reasons(bundle: &Bundle, unconfined: bool) -> Vec<String> {
+pub fn reasons(bundle: &Bundle, offer: &Offer) -> Vec<String> {
+    let mut reasons = host_paths(bundle, &offer.host_paths);
+    reasons.extend(unconfined(bundle, offer.seccomp_unconfined));
+    reasons
+}
+
+fn host_paths(bundle: &Bundle, allowed: &[PathBuf]) -> Vec<String> {
+    let volumes = bundle.deployments.iter().flat_map(|deployment| {
+        deployment.pod.volumes.iter().map(move |volume| (&deployment.name, volume))
+    });
+    let refused = volumes.filter_map(|(deployment, volume)| {
+        let VolumeSource::HostPath(HostPath { path, .. }) = &volume.source else { return None };
+        let is_allowed = allowed.iter().any(|prefix| Path::new(path).starts_with(prefix));
+        let volume = &volume.name;
+        (!is_allowed).then(|| {
+            format!(
+                "deployment {deployment}, volume {volume}: the host path `{path}` is not below one \
+                 of `[volumes] host_paths` in the node's configuration"
+            )
+        })
+    });
+    refused.collect()
+}
+
+fn unconfined(bundle: &Bundle, allowed: bool) -> Vec<String> {
     let containers = bundle.deployments.iter().flat_map(|deployment| {
         deployment.pod.containers.iter().map(move |container| (&deployment.name, container))
     });
     let refused = containers.filter(|(_, container)| match container.seccomp {
         Seccomp::RuntimeDefault => false,
-        Seccomp::Unconfined => !unconfined,
+        Seccomp::Unconfined => !allowed,
     });
-    let text = |(deployment, container): (_, &wherry_bundle::model::Container)| {
+    let text = |(deployment, container): (_, &Container)| {
         format!(
             "deployment {deployment}, container {}: seccomp `Unconfined` needs `[security] \
              seccomp_unconfined = true` in the node's configuration",
@@ -30,10 +58,10 @@ mod tests {
     #[test]
     fn a_container_is_unconfined_only_where_that_is_allowed() {
         let mut bundle = sample::bundle();
-        assert_eq!(reasons(&bundle, false), Vec::<String>::new());
+        assert_eq!(unconfined(&bundle, false), Vec::<String>::new());
         bundle.deployments[0].pod.containers[0].seccomp = Seccomp::Unconfined;
-        assert_eq!(reasons(&bundle, true), Vec::<String>::new());
-        let [why] = &reasons(&bundle, false)[..] else { panic!() };
+        assert_eq!(unconfined(&bundle, true), Vec::<String>::new());
+        let [why] = &unconfined(&bundle, false)[..] else { panic!() };
         for part in ["container lion", "Unconfined", "[security] seccomp_unconfined = true"] {
             assert!(why.contains(part), "{part} is not in: {why}");
         }
