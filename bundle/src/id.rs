@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
@@ -10,9 +11,9 @@ use crate::limits::NAME_BYTES_MAX;
 
 /// A name that is safe as a host name, a folder and a topic level: a DNS
 /// label of RFC 1123 (`[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 bytes).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct Name(String);
+/// Copies share one text: every plan of the reconciler makes hundreds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
 
 /// Why a text is not a [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +34,7 @@ impl Name {
             bytes.first().copied().is_some_and(alnum) && bytes.last().copied().is_some_and(alnum);
         let all_ok = bytes.iter().all(|&b| alnum(b) || b == b'-');
         if ends_ok && all_ok && bytes.len() <= NAME_BYTES_MAX {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(InvalidName(text.chars().take(80).collect()))
         }
@@ -83,6 +84,12 @@ impl FromStr for Name {
 impl AsRef<str> for Name {
     fn as_ref(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -54,7 +54,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
     let wanted = publish::wanted(desired, &ledger, &pods);
     report_running(desired, &pods, &wanted, &mut ledger, &mut draft);
     publish::publish(wanted, &mut ledger, &mut draft);
-    fetch::fetch(desired, &mut draft);
+    fetch::fetch(&order, desired, &mut draft);
     draft.finish(ledger)
 }
 

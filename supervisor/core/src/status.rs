@@ -3,9 +3,10 @@
 //! Pure reading of the same inputs as the reconciler's, with the ledger of
 //! the last plan. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::message::{Exit, Phase, PodPhase};
+use wherry_bundle::model::Layer;
 use wherry_bundle::{Generation, Name};
 
 use crate::ledger::{Ledger, PodLedger};
@@ -93,11 +94,12 @@ pub(crate) fn node_phase(
     if desired.generation == Generation(0) {
         return Phase::Empty;
     }
-    let layers = fetch::needed(desired);
-    let bytes_total = layers.iter().fold(0, |sum: u64, l| sum.saturating_add(l.size_bytes));
-    let here = layers.iter().filter(|layer| observed.layers.contains(&layer.digest));
-    let bytes_done = here.fold(0, |sum: u64, layer| sum.saturating_add(layer.size_bytes));
-    if layers.iter().any(|layer| !observed.layers.contains(&layer.digest)) {
+    let is_here = |layer: &&Layer| observed.layers.contains(&layer.digest);
+    if !fetch::needed(desired).all(|layer| is_here(&layer)) {
+        let layers: BTreeSet<&Layer> = fetch::needed(desired).collect();
+        let size = |sum: u64, layer: &Layer| sum.saturating_add(layer.size_bytes);
+        let bytes_total = layers.iter().copied().fold(0, size);
+        let bytes_done = layers.iter().copied().filter(is_here).fold(0, size);
         return Phase::Fetching { bytes_done, bytes_total };
     }
     let (mut done, mut total) = (0_usize, 0_usize);

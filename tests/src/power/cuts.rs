@@ -28,8 +28,9 @@ const DRAIN: Duration = Duration::from_millis(300);
 const GOOD_PATIENCE: Duration = Duration::from_secs(150);
 const GOOD_POLL: Duration = Duration::from_secs(2);
 /// Some of the moments are after the node said that it runs: those cuts are
-/// checked too, and do not count.
+/// checked too, and do not count. Of few, more may be.
 const ATTEMPTS_PER_CUT: usize = 2;
+const ATTEMPTS_MORE: usize = 4;
 /// After each of so many cuts there is another one, before the cloud is back.
 const OFFLINE_EVERY: usize = 3;
 /// Fields of it change with each write to the disk (the kernel's
@@ -72,7 +73,7 @@ pub fn cuts(host: &Host, arch: Arch, inside: usize, seed: u64) -> Result<Cuts> {
     let mut random = Random::new(seed);
     let mut cuts = Cuts::default();
     let mut spans = [whole; KINDS_OF_VERSION];
-    for number in 1..=inside * ATTEMPTS_PER_CUT {
+    for number in 1..=inside * ATTEMPTS_PER_CUT + ATTEMPTS_MORE {
         if cuts.inside == inside {
             break;
         }

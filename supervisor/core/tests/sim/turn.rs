@@ -1,6 +1,7 @@
 //! One plan with its inputs, seen from outside: readings, and what must hold
 //! for a plan by itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use wherry_bundle::Name;
@@ -25,6 +26,8 @@ pub struct Turn<'a> {
     pub plan: &'a Plan,
     pub now: Millis,
     pub bug: Option<Bug>,
+    /// The plan is to be made a second time.
+    pub again: bool,
 }
 
 impl Turn<'_> {
@@ -35,12 +38,17 @@ impl Turn<'_> {
             keeps!(Once, asked.insert(action), "{action:?} twice");
         }
         keeps!(Orderly, self.plan.wake_at.is_none_or(|at| at > self.now), "wakes in the past");
-        let again = decide(self.bug, self.desired, self.observed, self.before, self.now);
-        keeps!(Orderly, again == *self.plan, "the same inputs, another plan");
+        if self.again {
+            let again = decide(self.bug, self.desired, self.observed, self.before, self.now);
+            keeps!(Orderly, again == *self.plan, "the same inputs, another plan");
+        }
         // With all of it under way, there is nothing new to tell.
-        let mut observed = self.observed.clone();
-        observed.failures.clear();
-        observed.in_flight.extend(self.plan.actions.iter().cloned());
+        let mut observed = Cow::Borrowed(self.observed);
+        if !observed.failures.is_empty() || !self.plan.actions.is_empty() {
+            let observed = observed.to_mut();
+            observed.failures.clear();
+            observed.in_flight.extend(self.plan.actions.iter().cloned());
+        }
         let next = decide(self.bug, self.desired, &observed, &self.plan.ledger, self.now);
         keeps!(Once, next.notices.is_empty(), "told twice: {:?}", next.notices);
     }

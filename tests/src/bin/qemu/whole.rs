@@ -10,7 +10,6 @@ use wherry_tests::host::Host;
 use wherry_tests::node::Node;
 use wherry_tests::package::start_rollout;
 use wherry_tests::report::Report;
-use wherry_tests::rig::Board;
 use wherry_tests::run::wait_for;
 use wherry_tests::scenario::{deaths, ends, isolation, logs, rollback, sealing, upgrade};
 
@@ -26,6 +25,8 @@ const MEMORY_MIB: u32 = 256;
 const LAST_SECONDS: &str = "@2147483640";
 /// Of the shop: a bus and two of the web service.
 const PODS: usize = 3;
+/// To the first version, after an upgrade.
+const BACK: u64 = 3;
 /// The only generation that becomes good: what the node goes back to.
 const GOOD: u64 = 7;
 /// The last one that is issued.
@@ -34,10 +35,12 @@ const NEWEST: u64 = GOOD + 3;
 /// it: the version's own default.
 const BOOTS_MAX: u64 = 3;
 
-pub fn run(id: &str, arch: Arch) -> RigReport {
-    println!("== {arch}, {MEMORY_MIB} MiB: a gateway's life");
+/// `brief`: as far as the upgrades under load.
+pub fn run(id: &str, arch: Arch, brief: bool) -> RigReport {
+    let part = if brief { ", its beginning" } else { "" };
+    println!("== {arch}, {MEMORY_MIB} MiB: a gateway's life{part}");
     let steps = RefCell::new(Report::of(&format!("{arch} ")));
-    let result = life(id, arch, &steps);
+    let result = life(id, arch, brief, &steps);
     if let Err(error) = &result {
         eprintln!("{arch}: {error:#}");
     }
@@ -48,25 +51,36 @@ pub fn run(id: &str, arch: Arch) -> RigReport {
     RigReport { arch, memory_mb, test, ok, boot_to_pods_ms, tests_passed, memory }
 }
 
-fn life(id: &str, arch: Arch, steps: Steps<'_>) -> Result<(u64, Figures)> {
+fn life(id: &str, arch: Arch, brief: bool, steps: Steps<'_>) -> Result<(u64, Figures)> {
     let host = Host::new(id)?;
     let mut site = Site::new(&host, arch)?;
-    let memory = site.boot(MEMORY_MIB, |site, board, node| online(site, board, node, steps))?;
+    let memory = site.boot(MEMORY_MIB, |site, board, node| {
+        let memory = begins(site, node, steps)?;
+        if !brief {
+            goes_on(site, node, steps)?;
+        }
+        let step =
+            |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
+        step("the kernel is well", &mut || board.is_well())?;
+        Ok(memory)
+    })?;
+    let (newest, version, mane) =
+        if brief { (BACK, "1.0.0", "mane=long\n") } else { (NEWEST, "2.0.0", "mane=short\n") };
     site.go_offline()?;
     let ms = site.boot(MEMORY_MIB, |_, board, node| {
         let step =
             |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
         step("booted again without a cloud: every pod runs", &mut || every_pod_runs(node))?;
         let ms = u64::try_from(board.rig().started().elapsed().as_millis())?;
-        step("the generation is whole", &mut || node.wait_running(NEWEST))?;
+        step("the generation is whole", &mut || node.wait_running(newest))?;
         step("the last version answers", &mut || {
-            upgrade::answers(node, "2.0.0", "mane=short\n")?;
+            upgrade::answers(node, version, mane)?;
             board.is_well()
         })?;
         Ok(ms)
     })?;
     // What decides is no architecture's.
-    if arch == Arch::Aarch64 {
+    if arch == Arch::Aarch64 && !brief {
         boot_loop(&mut site, steps)?;
     }
     Ok((ms, memory))
@@ -105,12 +119,8 @@ fn boot_loop(site: &mut Site<'_>, steps: Steps<'_>) -> Result<()> {
     board.power_off()
 }
 
-fn online(
-    site: &mut Site<'_>,
-    board: &Board,
-    node: &mut Node<'_>,
-    steps: Steps<'_>,
-) -> Result<Figures> {
+/// Generations 1 to [`BACK`].
+fn begins(site: &mut Site<'_>, node: &mut Node<'_>, steps: Steps<'_>) -> Result<Figures> {
     let host = site.host;
     let step =
         |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
@@ -135,14 +145,21 @@ fn online(
         Ok(())
     })?;
     step("back to the version before: no request fails", &mut || {
-        upgrade::and_back(host, &site.cloud, node, 3).map(drop)
+        upgrade::and_back(host, &site.cloud, node, BACK).map(drop)
     })?;
-    let memory = Figures::of(node)?;
+    Figures::of(node)
+}
+
+/// Generations up to [`NEWEST`].
+fn goes_on(site: &mut Site<'_>, node: &mut Node<'_>, steps: Steps<'_>) -> Result<()> {
+    let host = site.host;
+    let step =
+        |name: &str, work: &mut dyn FnMut() -> Result<()>| steps.borrow_mut().step(name, work);
     step("broker and line go and come back: no restart", &mut || {
         deaths::of_the_broker(&mut site.cloud, node)
     })?;
     step("supervisor and launcher die: no container does", &mut || {
-        deaths::touch_no_container(node, 3, 1)
+        deaths::touch_no_container(node, BACK, 1)
     })?;
     step("the wall clock passes 2038, and goes back to 1970: upgrades go on", &mut || {
         for (clock, version, generation) in
@@ -172,9 +189,7 @@ fn online(
         node.wait_running(NEWEST)?;
         rollback::goodbye_was_said(node)?;
         upgrade::answers(node, "2.0.0", "mane=short\n")
-    })?;
-    step("the kernel is well", &mut || board.is_well())?;
-    Ok(memory)
+    })
 }
 
 /// All of their containers, whether they count as available yet or not.
