@@ -47,7 +47,18 @@ pub const WORDS_MAX: usize = 256;
 pub const WORDS_BYTES_MAX: usize = 16 * 1024;
 /// Volumes of one pod, and mounts of one container.
 pub const VOLUMES_MAX: usize = 32;
-/// Bytes of one volume in memory.
+/// Names that a pod has for other machines, and search domains and options of
+/// its resolver.
+pub const HOST_NAMES_MAX: usize = 16;
+/// Name servers of one pod: the C library asks no more (resolv.conf(5)).
+pub const NAMESERVERS_MAX: usize = 3;
+/// Processes and threads of one container: a fork bomb must not take the
+/// gateway's own.
+pub const CONTAINER_PIDS_MAX: u32 = 1024;
+/// What a container may write outside its volumes if its template does not
+/// say. It lies in RAM and counts for the container's memory limit.
+pub const STORAGE_BYTES: u64 = 64 << 20;
+/// Bytes of one volume in memory, and of what a container may write besides.
 pub const EMPTY_DIR_BYTES_MAX: u64 = 1 << 30;
 /// Ports of one container.
 pub const PORTS_MAX: usize = 32;

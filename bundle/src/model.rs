@@ -4,15 +4,17 @@
 //! the kernel takes. A node never sees YAML, nor an image's own configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
-    CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINERS_MAX,
-    DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX, GRACE_SECONDS_MAX, IMAGES_MAX,
-    LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX,
+    CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINER_PIDS_MAX,
+    CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX,
+    GRACE_SECONDS_MAX, HOST_NAMES_MAX, IMAGES_MAX, LAYERS_MAX, NAME_BYTES_MAX, NAMESERVERS_MAX,
+    PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, TEXT_BYTES_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX,
     VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use crate::word::{Fact, Word};
@@ -84,6 +86,27 @@ pub struct PodTemplate {
     pub volumes: Vec<Volume>,
     /// Of the volumes that are made for the pod.
     pub fs_group: Option<u32>,
+    /// More lines of its `/etc/hosts`.
+    pub host_aliases: Vec<HostAlias>,
+    pub dns: Dns,
+}
+
+/// Names of a machine that is no pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostAlias {
+    pub address: IpAddr,
+    pub names: Vec<String>,
+}
+
+/// What a pod's resolver has besides what the node's own has, or instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// Instead.
+    pub alone: bool,
+    pub nameservers: Vec<IpAddr>,
+    pub searches: Vec<String>,
+    /// Such as `ndots:2`.
+    pub options: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +141,9 @@ pub struct Container {
     pub pre_stop: Option<PreStop>,
     /// Of its image it can change nothing; `/tmp` is its own.
     pub read_only_root: bool,
+    /// Folders that its image declares as volumes: it may write there, and it
+    /// lasts as long as the container. None lies in another, nor in a mount.
+    pub image_volumes: Vec<String>,
     pub seccomp: Seccomp,
 }
 
@@ -218,6 +244,11 @@ pub struct Resources {
     /// Thousandths of a processor.
     pub cpu_millis: Option<u32>,
     pub memory_bytes: Option<u64>,
+    /// Processes and threads; [`CONTAINER_PIDS_MAX`] without.
+    pub pids: Option<u32>,
+    /// What it writes outside its volumes;
+    /// [`STORAGE_BYTES`](crate::limits::STORAGE_BYTES) without.
+    pub storage_bytes: Option<u64>,
 }
 
 /// What containers of a pod may mount.
@@ -238,11 +269,12 @@ pub enum VolumeSource {
     },
 }
 
-/// A file or folder of the gateway's own, below a path that the node's
+/// A file, folder or device of the gateway's own, below a path that the node's
 /// configuration allows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPath {
-    /// Absolute and plain; no part of it may be a symlink.
+    /// Absolute and plain; no part of it may be a symlink, unless it is a
+    /// device's.
     pub path: String,
     pub kind: HostPathKind,
 }
@@ -254,6 +286,8 @@ pub enum HostPathKind {
     Directory,
     /// Made if it is not there, for the user of the container that mounts it.
     DirectoryOrCreate,
+    /// A character device, such as a serial line.
+    CharDevice,
 }
 
 /// A folder of files from a config map or a secret.
@@ -533,6 +567,11 @@ impl Deployment {
         for volume in &pod.volumes {
             volume.validate(&format!("{at}.volumes.{}", volume.name), bundle)?;
         }
+        at_most(&format!("{at}.hostAliases"), pod.host_aliases.len(), HOST_NAMES_MAX)?;
+        for alias in &pod.host_aliases {
+            host_names(&format!("{at}.hostAliases.{}", alias.address), &alias.names)?;
+        }
+        pod.dns.validate(&format!("{at}.dns"))?;
         for container in &pod.containers {
             let at = format!("{at}.containers.{}", container.name);
             check(bundle.image(&container.image).is_some(), &at, || {
@@ -541,6 +580,23 @@ impl Deployment {
             container.validate(&at, pod)?;
         }
         Ok(())
+    }
+}
+
+impl Dns {
+    fn validate(&self, at: &str) -> Result<(), InvalidBundle> {
+        at_most(&format!("{at}.nameservers"), self.nameservers.len(), NAMESERVERS_MAX)?;
+        check(!self.alone || !self.nameservers.is_empty(), at, || {
+            "has no name server, and none of the node's".into()
+        })?;
+        if !self.searches.is_empty() {
+            host_names(&format!("{at}.searches"), &self.searches)?;
+        }
+        at_most(&format!("{at}.options"), self.options.len(), HOST_NAMES_MAX)?;
+        let bad = self.options.iter().find(|option| !is_resolver_option(option));
+        check(bad.is_none(), &format!("{at}.options"), || {
+            format!("`{}` is not an option of a resolver", bad.map_or("", String::as_str))
+        })
     }
 }
 
@@ -616,6 +672,13 @@ impl Container {
                 format!("`{name}` is not a capability's name")
             })?;
         }
+        let Resources { pids, storage_bytes, .. } = self.resources;
+        check(pids.is_none_or(|pids| (1..=CONTAINER_PIDS_MAX).contains(&pids)), at, || {
+            format!("a limit of processes is 1 to {CONTAINER_PIDS_MAX}")
+        })?;
+        let fits = storage_bytes.is_none_or(|bytes| (1..=EMPTY_DIR_BYTES_MAX).contains(&bytes));
+        check(fits, at, || format!("a limit of storage is 1 to {EMPTY_DIR_BYTES_MAX} bytes"))?;
+        self.validate_image_volumes(at)?;
         for mount in &self.mounts {
             let known = pod.volumes.iter().any(|volume| volume.name == mount.volume);
             check(known, at, || format!("there is no volume `{}`", mount.volume))?;
@@ -633,6 +696,22 @@ impl Container {
 }
 
 impl Container {
+    fn validate_image_volumes(&self, at: &str) -> Result<(), InvalidBundle> {
+        at_most(&format!("{at}.imageVolumes"), self.image_volumes.len(), VOLUMES_MAX)?;
+        let mounts = self.mounts.iter().map(|mount| &mount.path);
+        for path in &self.image_volumes {
+            check(is_mount_path(path), at, || {
+                format!("image volume `{path}`: not a plain absolute path outside /proc")
+            })?;
+            let others = self.image_volumes.iter().filter(|other| *other != path);
+            let around = others.chain(mounts.clone()).find(|other| is_below(path, other));
+            check(around.is_none(), at, || {
+                format!("image volume `{path}` lies in `{}`", around.map_or("", String::as_str))
+            })?;
+        }
+        unique(&format!("{at}.imageVolumes"), self.image_volumes.iter())
+    }
+
     fn validate_health(&self, at: &str, pod: &PodTemplate) -> Result<(), InvalidBundle> {
         for (name, probe) in self.probes.iter() {
             words(&format!("{at}.{name}"), probe.check.words().into_iter())?;
@@ -691,6 +770,42 @@ pub fn is_container_path(path: &str) -> bool {
 #[must_use]
 pub fn is_mount_path(path: &str) -> bool {
     is_container_path(path) && path != "/"
+}
+
+/// `path` is `folder`, or something in it. Both are plain.
+#[must_use]
+pub fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A name that is looked up in `/etc/hosts` or by DNS, or a search domain:
+/// labels of letters, digits, `-` and `_`, with dots between (RFC 1123, and
+/// what is in use beyond it).
+#[must_use]
+pub fn is_host_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            (1..=NAME_BYTES_MAX).contains(&label.len())
+                && label.bytes().all(plain)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}
+
+/// Such as `ndots:2` or `edns0` (resolv.conf(5)).
+#[must_use]
+pub fn is_resolver_option(option: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'.');
+    (1..=NAME_BYTES_MAX).contains(&option.len()) && option.bytes().all(plain)
+}
+
+fn host_names(at: &str, names: &[String]) -> Result<(), InvalidBundle> {
+    check(!names.is_empty(), at, || "has no name".into())?;
+    at_most(at, names.len(), HOST_NAMES_MAX)?;
+    at_most(&format!("{at} (bytes)"), names.iter().map(|n| n.len() + 1).sum(), TEXT_BYTES_MAX)?;
+    let bad = names.iter().find(|name| !is_host_name(name));
+    check(bad.is_none(), at, || format!("`{}` is not a host name", bad.map_or("", String::as_str)))
 }
 
 fn words<'a>(

@@ -18,6 +18,16 @@ const CONTAINER: [&str; 8] = [
     "c 136:* rwm", // pts
 ];
 
+/// To read and write it; its node comes from elsewhere.
+pub(crate) fn allow(place: &Place, major: u64, minor: u64) -> Result<(), Error> {
+    match place.version {
+        Version::V2 => Ok(()),
+        Version::V1 => {
+            file::write(&place.folder.join("devices.allow"), &format!("c {major}:{minor} rw"))
+        }
+    }
+}
+
 /// cgroup-v1/devices.rst: a new cgroup has its parent's list. `a` in
 /// `devices.deny` empties it and makes it a list of what is allowed; that is
 /// refused for a cgroup with children.

@@ -139,6 +139,18 @@ impl Tree {
         }
     }
 
+    /// Lets a container open a character device besides those of
+    /// [`Devices::Container`]. Nothing to be done on v2.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn allow_device(&self, path: &CgroupPath, major: u64, minor: u64) -> Result<(), Error> {
+        match self.place(Controller::Devices, path) {
+            Some(place) => devices::allow(&place, major, minor),
+            None => Ok(()),
+        }
+    }
+
     /// Moves the calling process, which must be single-threaded, into a
     /// container's cgroup (v2 lets no process into a pod's own).
     ///

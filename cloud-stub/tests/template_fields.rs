@@ -120,7 +120,9 @@ const OBJECT_META: &str = "annotations creationTimestamp deletionGracePeriodSeco
      ownerReferences resourceVersion selfLink uid";
 
 /// They came after v1.30.
-const NEWER: [&str; 4] = [
+/// And what Kubernetes does not have at all: `pids` is a node's setting there.
+const NEWER: [&str; 5] = [
+    "ResourceList.pids",
     "Lifecycle.stopSignal",
     "PodSpec.resources",
     "PodSecurityContext.supplementalGroupsPolicy",
@@ -253,6 +255,17 @@ spec:
           emptyDir:
             @EmptyDirVolumeSource
             sizeLimit: 1Mi
+      hostAliases:
+        - ip: 10.0.0.9
+          @HostAlias
+          hostnames: [plc]
+      dnsConfig:
+        @PodDNSConfig
+        nameservers: [10.0.0.53]
+        options:
+          - name: ndots
+            @PodDNSConfigOption
+            value: \"2\"
 ---
 apiVersion: v1
 @Pod
@@ -274,7 +287,7 @@ data: { a: Yg== }
 ";
 
 /// Where each line `@KIND` is.
-const PATHS: [(&str, &str); 43] = [
+const PATHS: [(&str, &str); 46] = [
     ("Deployment", ""),
     ("ObjectMeta", "metadata."),
     ("DeploymentSpec", "spec."),
@@ -315,6 +328,9 @@ const PATHS: [(&str, &str); 43] = [
     ("SecretVolumeSource", "spec.template.spec.volumes[1].secret."),
     ("HostPathVolumeSource", "spec.template.spec.volumes[2].hostPath."),
     ("EmptyDirVolumeSource", "spec.template.spec.volumes[3].emptyDir."),
+    ("HostAlias", "spec.template.spec.hostAliases[0]."),
+    ("PodDNSConfig", "spec.template.spec.dnsConfig."),
+    ("PodDNSConfigOption", "spec.template.spec.dnsConfig.options[0]."),
     ("Pod", ""),
     ("ConfigMap", ""),
     ("Secret", ""),

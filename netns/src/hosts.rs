@@ -10,20 +10,38 @@ use std::path::Path;
 /// The resolver reads no more (resolv.conf(5), `MAXNS`).
 const NAMESERVERS_MAX: usize = 3;
 
+/// What a pod's resolver has besides the node's, or (`alone`) instead of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resolver<'a> {
+    pub alone: bool,
+    pub nameservers: &'a [IpAddr],
+    /// Domains, with a space between.
+    pub searches: &'a str,
+    pub options: &'a str,
+}
+
 /// The contents of a pod's hosts file (hosts(5)).
 ///
 /// Services come first, in the order given: their lines never move while pods
 /// come and go. `own` is the pod's own name and address; `None` for a pod on
-/// the host's network.
+/// the host's network. `aliases` are its own words: addresses, each with its
+/// names.
 #[must_use]
 pub fn hosts_file(
     own: Option<(&str, Ipv4Addr)>,
     services: &[(&str, Ipv4Addr)],
+    aliases: &[(&str, IpAddr)],
     pods: &[(&str, Ipv4Addr)],
 ) -> String {
     let own = own.filter(|(name, _)| pods.iter().all(|(other, _)| other != name));
     let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    for (name, address) in services.iter().chain(&own).chain(pods) {
+    for (name, address) in services {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    for (names, address) in aliases {
+        text.push_str(&format!("{address}\t{names}\n"));
+    }
+    for (name, address) in own.iter().chain(pods) {
         text.push_str(&format!("{address}\t{name}\n"));
     }
     text
@@ -31,29 +49,81 @@ pub fn hosts_file(
 
 /// The contents of a pod's resolver file, from the host's (resolv.conf(5)).
 ///
-/// Nameservers are those of `dns`, or if there are none the host's, without
-/// those that a pod cannot reach: loopback ones and, since pods have IPv4
-/// only, IPv6 ones. Search domains and options stay.
+/// Nameservers are those of `dns`, or if there are none the host's, unless it
+/// is `on_host` without those that a pod cannot reach: loopback ones and,
+/// since pods have IPv4 only, IPv6 ones. Search domains and options stay. What
+/// the pod itself wants comes after them, or instead.
 #[must_use]
-pub fn resolv_conf(host_text: &str, dns: &[IpAddr]) -> String {
-    let mut nameservers: Vec<IpAddr> = dns.to_vec();
-    let mut rest = String::new();
-    for line in host_text.lines() {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next()) {
-            (Some("nameserver"), Some(address)) if dns.is_empty() => {
-                let address = address.parse::<Ipv4Addr>().ok();
-                nameservers.extend(address.filter(|a| !a.is_loopback()).map(IpAddr::V4));
-            }
-            (Some("search" | "domain" | "options" | "sortlist"), Some(_)) => {
-                rest.push_str(line.trim());
-                rest.push('\n');
-            }
-            _ => (),
+pub fn resolv_conf(host_text: &str, dns: &[IpAddr], own: Resolver<'_>, on_host: bool) -> String {
+    let mut base =
+        Lines { nameservers: dns.iter().map(ToString::to_string).collect(), ..Lines::default() };
+    if own.alone {
+        base = Lines::default();
+    } else {
+        base.read(host_text, dns.is_empty(), on_host);
+    }
+    for address in own.nameservers.iter().map(ToString::to_string) {
+        if !base.nameservers.contains(&address) {
+            base.nameservers.push(address);
         }
     }
-    let lines = nameservers.iter().take(NAMESERVERS_MAX).map(|a| format!("nameserver {a}\n"));
-    lines.chain([rest]).collect()
+    base.searches.extend(words(own.searches));
+    for option in words(own.options) {
+        let name = |option: &str| option.split(':').next().map(str::to_owned);
+        base.options.retain(|other| name(other) != name(&option));
+        base.options.push(option);
+    }
+    base.text()
+}
+
+/// A resolver file, taken apart.
+#[derive(Default)]
+struct Lines {
+    nameservers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<String>,
+    rest: String,
+}
+
+impl Lines {
+    fn read(&mut self, text: &str, nameservers: bool, on_host: bool) {
+        for line in text.lines() {
+            let (key, value) = line.trim().split_once(char::is_whitespace).unwrap_or((line, ""));
+            match (key, words(value).next()) {
+                ("nameserver", Some(address)) if nameservers => {
+                    let reachable = address.parse::<Ipv4Addr>().is_ok_and(|a| !a.is_loopback());
+                    if on_host || reachable {
+                        self.nameservers.push(address);
+                    }
+                }
+                // The last one counts.
+                ("search" | "domain", Some(_)) => self.searches = words(value).collect(),
+                ("options", _) => self.options.extend(words(value)),
+                ("sortlist", Some(_)) => {
+                    self.rest.push_str(line.trim());
+                    self.rest.push('\n');
+                }
+                _ => (),
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for address in self.nameservers.iter().take(NAMESERVERS_MAX) {
+            text.push_str(&format!("nameserver {address}\n"));
+        }
+        for (key, words) in [("search", &self.searches), ("options", &self.options)] {
+            if !words.is_empty() {
+                text.push_str(&format!("{key} {}\n", words.join(" ")));
+            }
+        }
+        text + &self.rest
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split_whitespace().map(str::to_owned)
 }
 
 /// Gives the file new contents but keeps its inode, which is bind-mounted into
@@ -88,17 +158,19 @@ mod tests {
 
     #[test]
     fn services_stand_before_pods() {
-        let text = hosts_file(Some(("web-1", A)), &[("shop", SHOP)], &[("shop-4", B)]);
+        let plc = [("plc plc.example", "2001:db8::9".parse().unwrap())];
+        let text = hosts_file(Some(("web-1", A)), &[("shop", SHOP)], &plc, &[("shop-4", B)]);
         let expected = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-                        10.87.128.1\tshop\n10.87.0.2\tweb-1\n10.87.0.3\tshop-4\n";
+                        10.87.128.1\tshop\n2001:db8::9\tplc plc.example\n\
+                        10.87.0.2\tweb-1\n10.87.0.3\tshop-4\n";
         assert_eq!(text, expected);
     }
 
     #[test]
     fn a_pod_stands_once_and_one_on_the_hosts_network_not_at_all() {
-        let text = hosts_file(Some(("web-1", A)), &[], &[("web-1", A), ("web-2", B)]);
+        let text = hosts_file(Some(("web-1", A)), &[], &[], &[("web-1", A), ("web-2", B)]);
         assert_eq!(text.matches("web-1").count(), 1);
-        assert_eq!(hosts_file(None, &[], &[]).lines().count(), 2);
+        assert_eq!(hosts_file(None, &[], &[], &[]).lines().count(), 2);
     }
 
     #[test]
@@ -106,16 +178,44 @@ mod tests {
         let host = "# by hand\nnameserver 127.0.0.53\nnameserver 10.0.0.53\nnameserver fe80::1%eth0\n\
                     nameserver 2001:db8::1\nsearch plant.example\noptions edns0 trust-ad\n";
         let expected = "nameserver 10.0.0.53\nsearch plant.example\noptions edns0 trust-ad\n";
-        assert_eq!(resolv_conf(host, &[]), expected);
+        assert_eq!(resolv_conf(host, &[], Resolver::default(), false), expected);
+    }
+
+    #[test]
+    fn a_pods_own_words_come_after_the_nodes_or_instead() {
+        let host = "nameserver 127.0.0.53\nnameserver 10.0.0.53\nsearch plant.example\n\
+                    options ndots:1 edns0\nsortlist 10.0.0.0\n";
+        let nameservers = ["10.0.0.53", "10.2.2.2"].map(|text| text.parse().unwrap());
+        let own = Resolver {
+            alone: false,
+            nameservers: &nameservers,
+            searches: "line.example",
+            options: "ndots:3 rotate",
+        };
+        let expected = "nameserver 10.0.0.53\nnameserver 10.2.2.2\n\
+                        search plant.example line.example\noptions edns0 ndots:3 rotate\n\
+                        sortlist 10.0.0.0\n";
+        assert_eq!(resolv_conf(host, &[], own, false), expected);
+        let on_host = resolv_conf(host, &[], own, true);
+        assert!(on_host.starts_with("nameserver 127.0.0.53\nnameserver 10.0.0.53\n"), "{on_host}");
+        let alone = "nameserver 10.0.0.53\nnameserver 10.2.2.2\nsearch line.example\n\
+                     options ndots:3 rotate\n";
+        for dns in [&[][..], &["10.9.9.9".parse().unwrap()]] {
+            assert_eq!(resolv_conf(host, dns, Resolver { alone: true, ..own }, false), alone);
+        }
     }
 
     #[test]
     fn configured_nameservers_replace_the_hosts() {
         let dns = ["10.1.1.1".parse().unwrap(), "10.1.1.2".parse().unwrap()];
-        let text = resolv_conf("nameserver 10.0.0.53\nsearch a.example", &dns);
+        let text =
+            resolv_conf("nameserver 10.0.0.53\nsearch a.example", &dns, Resolver::default(), false);
         assert_eq!(text, "nameserver 10.1.1.1\nnameserver 10.1.1.2\nsearch a.example\n");
         let many: Vec<IpAddr> = (1..9).map(|n| IpAddr::from([10, 1, 1, n])).collect();
-        assert_eq!(resolv_conf("", &many).lines().count(), NAMESERVERS_MAX);
+        assert_eq!(
+            resolv_conf("", &many, Resolver::default(), false).lines().count(),
+            NAMESERVERS_MAX
+        );
     }
 
     #[test]

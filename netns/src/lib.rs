@@ -26,7 +26,7 @@ mod service;
 mod subnet;
 mod sysctl;
 
-pub use hosts::{hosts_file, resolv_conf, write_in_place};
+pub use hosts::{Resolver, hosts_file, resolv_conf, write_in_place};
 pub use interface::{bring_interface_up, configure_interface, set_loopback_up};
 pub use netlink::{Netlink, NetlinkError};
 pub use network::{Network, NetworkConfig, NetworkError};

@@ -19,6 +19,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use wherry_runtime::check::Allowed;
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::launcher::{self, LauncherConfig, NetworkSettings, Supervisor};
 use wherry_runtime::seal;
@@ -83,8 +84,11 @@ fn serve(
             subnet_prefix: 24,
             dns: vec!["10.9.8.7".parse()?],
         },
-        host_paths: vec![PathBuf::from(run).with_file_name("shared")],
-        seccomp_unconfined: true,
+        allowed: Allowed {
+            host_paths: vec![PathBuf::from(run).with_file_name("shared")],
+            devices: vec!["/dev/loop-control".into(), "/dev/wherry-test".into()],
+            seccomp_unconfined: true,
+        },
         supervisor,
     };
     println!("ended: {:?}", launcher::run(config)?);

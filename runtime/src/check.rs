@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wherry_bundle::limits::{CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
-use wherry_bundle::model::{Seccomp, is_container_path, is_mount_path, is_relative_path};
+use wherry_bundle::limits::{CONTAINER_PIDS_MAX, CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
+use wherry_bundle::model::{
+    HostPathKind, Seccomp, is_below, is_container_path, is_host_name, is_mount_path,
+    is_relative_path, is_resolver_option,
+};
 
 use crate::oci::CAPABILITIES_KNOWN;
-use crate::proto::{ContainerSpec, MountSource, PodSpec, ProbeCheck, Words, split_words};
+use crate::proto::{ContainerSpec, MountSource, Names, PodSpec, ProbeCheck, Words, split_words};
 
 /// A request that no well-behaved supervisor makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +19,17 @@ use crate::proto::{ContainerSpec, MountSource, PodSpec, ProbeCheck, Words, split
 pub struct Refused {
     at: String,
     what: &'static str,
+}
+
+/// What the node's configuration lets pods have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// What may be mounted of the host, with all that is below.
+    pub host_paths: Vec<PathBuf>,
+    /// Devices, and folders of devices.
+    pub devices: Vec<PathBuf>,
+    /// A container may be without a filter of system calls.
+    pub seccomp_unconfined: bool,
 }
 
 /// # Errors
@@ -30,19 +44,19 @@ pub fn pod(spec: &PodSpec) -> Result<(), Refused> {
     require(volumes.len() == spec.empty_dirs.len(), at, "has two volumes of one name")?;
     let sizes = spec.empty_dirs.iter().map(|dir| dir.bytes_max);
     let fits = sizes.into_iter().all(|bytes| (1..=EMPTY_DIR_BYTES_MAX).contains(&bytes));
-    require(fits, at, "has a volume of no size, or of too much")
+    require(fits, at, "has a volume of no size, or of too much")?;
+    // A line more in these files would be the pod's own word.
+    let mut aliases = spec.host_aliases.iter();
+    let plain = aliases.all(|(_, names)| !names.is_empty() && all(names, is_host_name));
+    require(plain, at, "an alias of a host has no name, or one that is none")?;
+    let dns = &spec.dns;
+    let plain = all(&dns.searches, is_host_name) && all(&dns.options, is_resolver_option);
+    require(plain, at, "its resolver has a domain or an option that is none")
 }
 
-/// `host_paths`: what may be mounted of the host, with all that is below.
-/// `unconfined`: whether a container may be without a filter of system calls.
-///
 /// # Errors
 /// The first thing wrong.
-pub fn container(
-    spec: &ContainerSpec,
-    host_paths: &[PathBuf],
-    unconfined: bool,
-) -> Result<(), Refused> {
+pub fn container(spec: &ContainerSpec, allowed: &Allowed) -> Result<(), Refused> {
     let at = || format!("container {}", spec.name);
     command(&spec.args, at)?;
     let env = words(&spec.env).ok_or_else(|| refused(at(), "its environment is not words"))?;
@@ -54,25 +68,37 @@ pub fn container(
     require(cwd, at, "its working folder is not a plain absolute path outside /proc")?;
     let known = spec.capabilities & !CAPABILITIES_KNOWN == 0;
     require(known, at, "asks for an unknown capability")?;
-    let filtered = spec.seccomp == Seccomp::RuntimeDefault || unconfined;
+    let filtered = spec.seccomp == Seccomp::RuntimeDefault || allowed.seccomp_unconfined;
     require(filtered, at, "is unconfined, without `[security] seccomp_unconfined`")?;
     require((1..=64).contains(&spec.stop_signal), at, "its stop signal does not exist")?;
     require(!spec.layers.is_empty(), at, "its image has no layer")?;
     let layers: BTreeSet<_> = spec.layers.iter().collect();
     // overlayfs refuses the same folder twice (ELOOP).
     require(layers.len() == spec.layers.len(), at, "its image has a layer twice")?;
+    let pids = spec.pids.is_none_or(|pids| (1..=CONTAINER_PIDS_MAX).contains(&pids));
+    require(pids, at, "may have no process, or too many")?;
+    let storage = spec.storage_bytes.is_none_or(|bytes| (1..=EMPTY_DIR_BYTES_MAX).contains(&bytes));
+    require(storage, at, "may write nothing, or too much")?;
+    image_volumes(spec, at)?;
     for mount in &spec.mounts {
         let at = || format!("container {}, mount at `{}`", spec.name, mount.destination);
         match &mount.source {
             MountSource::Files(path) => {
                 require(is_relative_path(path), at, "its source is not a plain relative path")?;
             }
-            MountSource::Host { path, .. } => {
+            MountSource::Host { path, kind } => {
                 let plain = is_mount_path(path);
                 require(plain, at, "its source is not a plain absolute path outside /proc")?;
-                let path = Path::new(path.as_str());
-                let allowed = host_paths.iter().any(|prefix| path.starts_with(prefix));
-                require(allowed, at, "its source is not below one of `[volumes] host_paths`")?;
+                let below = |prefixes: &[PathBuf]| {
+                    prefixes.iter().any(|prefix| Path::new(path.as_str()).starts_with(prefix))
+                };
+                if *kind == HostPathKind::CharDevice {
+                    let allowed = below(&allowed.devices);
+                    require(allowed, at, "its source is not among `[devices] paths`")?;
+                } else {
+                    let allowed = below(&allowed.host_paths);
+                    require(allowed, at, "its source is not below one of `[volumes] host_paths`")?;
+                }
             }
             MountSource::Empty { volume: _, sub_path } => {
                 let plain = sub_path.as_ref().is_none_or(|path| is_relative_path(path));
@@ -80,6 +106,20 @@ pub fn container(
             }
         }
         require(is_mount_path(&mount.destination), at, "not a plain absolute path outside /proc")?;
+    }
+    Ok(())
+}
+
+/// Overlays on overlays may not be more than two high (`FILESYSTEM_MAX_STACK_DEPTH`
+/// of the kernel).
+fn image_volumes(spec: &ContainerSpec, at: impl Fn() -> String) -> Result<(), Refused> {
+    for (number, path) in spec.image_volumes.iter().enumerate() {
+        let plain = is_mount_path(path);
+        require(plain, &at, "a volume of its image is not a plain absolute path outside /proc")?;
+        let mut others =
+            spec.image_volumes.iter().enumerate().filter(|(other, _)| *other != number);
+        let alone = !others.any(|(_, other)| is_below(path, other));
+        require(alone, &at, "a volume of its image lies in another")?;
     }
     Ok(())
 }
@@ -111,6 +151,11 @@ pub fn command(args: &Words, at: impl Fn() -> String) -> Result<(), Refused> {
     require(args.first().is_some_and(|word| !word.is_empty()), at, "has no command")
 }
 
+/// Each of the names, between which there are single spaces.
+fn all(names: &Names, is_good: impl Fn(&str) -> bool) -> bool {
+    names.is_empty() || names.split(' ').all(is_good)
+}
+
 /// The words, if they are what [`crate::proto::join_words`] makes.
 fn words(joined: &Words) -> Option<Vec<&str>> {
     (joined.is_empty() || joined.ends_with('\0')).then(|| split_words(joined).collect())
@@ -136,9 +181,16 @@ mod tests {
     fn check(change: impl Fn(&mut ContainerSpec), expected: Option<&str>) {
         let mut spec = samples::container();
         change(&mut spec);
-        let allowed = ["/run/line".into()];
-        let found = container(&spec, &allowed, false).err().map(|refused| refused.what);
+        let found = container(&spec, &allowed()).err().map(|refused| refused.what);
         assert_eq!(found, expected);
+    }
+
+    fn allowed() -> Allowed {
+        Allowed {
+            host_paths: vec!["/run/line".into()],
+            devices: vec!["/dev/ttyS0".into(), "/dev/serial/by-id".into()],
+            seccomp_unconfined: false,
+        }
     }
 
     #[test]
@@ -213,6 +265,70 @@ mod tests {
     }
 
     #[test]
+    fn of_its_devices_only_what_is_allowed_is_there() {
+        let device = |path: &str, kind| MountSpec {
+            source: MountSource::Host { path: path.try_into().unwrap(), kind },
+            destination: "/dev/other".try_into().unwrap(),
+            read_only: false,
+        };
+        let kind = HostPathKind::CharDevice;
+        for path in ["/dev/ttyS0", "/dev/serial/by-id/usb-1"] {
+            check(|spec| spec.mounts.push(device(path, kind)).unwrap(), None);
+        }
+        let among = "its source is not among `[devices] paths`";
+        for path in ["/dev/ttyS1", "/dev/mem", "/dev", "/run/line/x"] {
+            check(|spec| spec.mounts.push(device(path, kind)).unwrap(), Some(among));
+        }
+        // Not by another name for it.
+        let below = "its source is not below one of `[volumes] host_paths`";
+        let other = device("/dev/ttyS0", HostPathKind::Any);
+        check(|spec| spec.mounts.push(other.clone()).unwrap(), Some(below));
+    }
+
+    #[test]
+    fn no_line_is_smuggled_into_a_pods_files() {
+        let what = |change: &dyn Fn(&mut PodSpec)| {
+            let mut spec = samples::pod();
+            change(&mut spec);
+            pod(&spec).err().map(|refused| refused.what)
+        };
+        let alias = Some("an alias of a host has no name, or one that is none");
+        for names in ["", "a  b", "a\n127.0.0.1", "a\tb", "-a", "a#"] {
+            assert_eq!(
+                what(&|s| s.host_aliases[0].1 = names.try_into().unwrap()),
+                alias,
+                "{names}"
+            );
+        }
+        let resolver = Some("its resolver has a domain or an option that is none");
+        for text in ["a\nnameserver", "a  b", "-"] {
+            assert_eq!(what(&|s| s.dns.searches = text.try_into().unwrap()), resolver, "{text}");
+        }
+        for text in ["a\nb", "a  b", ""] {
+            let found = what(&|s| s.dns.options = text.try_into().unwrap());
+            assert_eq!(found, resolver.filter(|_| !text.is_empty()), "{text}");
+        }
+    }
+
+    #[test]
+    fn volumes_of_an_image_are_plain_and_beside_each_other() {
+        let push = |path: &str| {
+            let path = path.to_owned();
+            move |spec: &mut ContainerSpec| {
+                spec.image_volumes.push(path.as_str().try_into().unwrap()).unwrap();
+            }
+        };
+        check(push("/var/lib/lions"), None);
+        let plain = Some("a volume of its image is not a plain absolute path outside /proc");
+        check(push("/"), plain);
+        check(push("/a/../b"), plain);
+        let another = Some("a volume of its image lies in another");
+        check(push("/var/lib/lion/deep"), another);
+        check(push("/var"), another);
+        check(push("/var/lib/lion"), another);
+    }
+
+    #[test]
     fn what_is_in_memory_is_named_plainly_and_has_a_size() {
         let empty = |sub_path: &str| MountSpec {
             source: MountSource::Empty {
@@ -244,7 +360,8 @@ mod tests {
         check(unconfined, Some("is unconfined, without `[security] seccomp_unconfined`"));
         let mut spec = samples::container();
         unconfined(&mut spec);
-        assert_eq!(container(&spec, &["/run/line".into()], true), Ok(()));
+        let allowed = Allowed { seccomp_unconfined: true, ..allowed() };
+        assert_eq!(container(&spec, &allowed), Ok(()));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use libcontainer::oci_spec::OciSpecError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use wherry_bundle::limits::{TEXT_BYTES_MAX, bounded_text};
+use wherry_bundle::limits::{STORAGE_BYTES, TEXT_BYTES_MAX, bounded_text};
 use wherry_cgroups::{CgroupPath, Tree};
 
 use crate::executor::ReportingExecutor;
@@ -135,11 +135,12 @@ fn create(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> Result<(), CreatorE
     // From the host's view of files; what follows leaves it behind.
     let streams = Streams::open(job.container)?;
     sandbox::join(job.pod, job.networked)?;
-    let stage = Stage::raise(job.container.stage())?;
+    let storage_bytes = job.spec.storage_bytes.unwrap_or(STORAGE_BYTES);
+    let stage = Stage::raise(job.container.stage(), storage_bytes)?;
     stage.overlay(job.folders, job.layers)?;
     let rootfs = stage.rootfs();
     rootfs::ensure_folder(&rootfs, &job.spec.working_dir)?;
-    rootfs::fill(&rootfs, &job.folders.volumes(), &rootfs::table(job.pod, job.spec))?;
+    rootfs::fill(&stage, &job.folders.volumes(), &rootfs::table(job.pod, job.spec))?;
     stage.enter()?;
     oci::spec(job.spec, job.open_files_max)?.save(Path::new(BUNDLE).join("config.json"))?;
     start(job, streams, socket)

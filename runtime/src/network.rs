@@ -6,15 +6,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use wherry_bundle::Name;
 use wherry_bundle::model::Protocol;
 use wherry_netns::{
-    Netlink, NetlinkError, Network, NetworkConfig, NetworkError, Subnet, SubnetError,
+    Netlink, NetlinkError, Network, NetworkConfig, NetworkError, Resolver, Subnet, SubnetError,
 };
 
 use crate::folders::PodFolder;
 use crate::launcher::NetworkSettings;
-use crate::proto::Services;
+use crate::proto::{Dns, PodSpec, Services};
 
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -111,22 +110,29 @@ impl PodNetwork {
     /// The run folder is full.
     pub fn write_files(
         &self,
-        pod: &Name,
-        address: Option<Ipv4Addr>,
+        pod: &PodSpec,
         folder: &PodFolder,
         pods: &[HostEntry<'_>],
     ) -> Result<(), PodNetworkError> {
         // A host without one has its resolver on 127.0.0.1 (resolv.conf(5)).
         let host_text = fs::read_to_string(HOST_RESOLV_CONF).unwrap_or_default();
-        let resolv_conf = match address {
-            None if self.dns.is_empty() => host_text,
-            _ => wherry_netns::resolv_conf(&host_text, &self.dns),
+        let on_host = pod.address.is_none();
+        let resolv_conf = if on_host && self.dns.is_empty() && pod.dns == Dns::default() {
+            host_text
+        } else {
+            let own = Resolver {
+                alone: pod.dns.alone,
+                nameservers: &pod.dns.nameservers,
+                searches: &pod.dns.searches,
+                options: &pod.dns.options,
+            };
+            wherry_netns::resolv_conf(&host_text, &self.dns, own, on_host)
         };
-        let hosts = self.hosts(pod, address, pods);
+        let hosts = self.hosts(pod, pods);
         for (path, text) in [
             (folder.hosts(), hosts),
             (folder.resolv_conf(), resolv_conf),
-            (folder.hostname(), format!("{pod}\n")),
+            (folder.hostname(), format!("{}\n", pod.name)),
         ] {
             fs::write(&path, text).map_err(|source| PodNetworkError::File { path, source })?;
         }
@@ -140,23 +146,24 @@ impl PodNetwork {
     /// The run folder is full.
     pub fn update_hosts(
         &self,
-        pod: &Name,
-        address: Option<Ipv4Addr>,
+        pod: &PodSpec,
         folder: &PodFolder,
         pods: &[HostEntry<'_>],
     ) -> Result<(), PodNetworkError> {
         let path = folder.hosts();
-        wherry_netns::write_in_place(&path, &self.hosts(pod, address, pods))
+        wherry_netns::write_in_place(&path, &self.hosts(pod, pods))
             .map_err(|source| PodNetworkError::File { path, source })
     }
 
-    fn hosts(&self, pod: &Name, address: Option<Ipv4Addr>, pods: &[HostEntry<'_>]) -> String {
-        let own = address.map(|address| (pod.as_str(), address));
+    fn hosts(&self, pod: &PodSpec, pods: &[HostEntry<'_>]) -> String {
+        let own = pod.address.map(|address| (pod.name.as_str(), address));
         let names: Vec<HostEntry<'_>> =
             self.names.iter().map(|(name, address)| (name.as_str(), *address)).collect();
         let others: Vec<HostEntry<'_>> =
-            pods.iter().copied().filter(|(name, _)| *name != pod.as_str()).collect();
-        wherry_netns::hosts_file(own, &names, &others)
+            pods.iter().copied().filter(|(name, _)| *name != pod.name.as_str()).collect();
+        let aliases: Vec<(&str, IpAddr)> =
+            pod.host_aliases.iter().map(|(address, names)| (&**names, *address)).collect();
+        wherry_netns::hosts_file(own, &names, &aliases, &others)
     }
 
     /// Forgets connections that a pod that is gone was answering.

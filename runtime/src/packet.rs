@@ -20,7 +20,7 @@ use crate::sys;
 
 /// Changes whenever the postcard form of a packet or a notice does: the two
 /// processes are one binary, so a difference means that one was replaced.
-pub const PACKET_SCHEMA: u8 = 1;
+pub const PACKET_SCHEMA: u8 = 2;
 
 /// Descriptors that come with one packet: standard streams.
 pub const DESCRIPTORS_MAX: usize = 3;

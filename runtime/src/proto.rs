@@ -7,13 +7,13 @@
 //! come unasked. The launcher believes nothing: it checks each name and path
 //! again.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use heapless::{String, Vec};
 use serde::{Deserialize, Serialize};
 use wherry_bundle::limits::{
-    CONTAINERS_MAX, DEPLOYMENTS_MAX, LAYERS_MAX, PATH_BYTES_MAX, PODS_MAX, PORTS_MAX,
-    TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+    CONTAINERS_MAX, DEPLOYMENTS_MAX, HOST_NAMES_MAX, LAYERS_MAX, NAMESERVERS_MAX, PATH_BYTES_MAX,
+    PODS_MAX, PORTS_MAX, TEXT_BYTES_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{HostPathKind, Protocol, RestartPolicy, Role, Seccomp};
@@ -32,6 +32,8 @@ pub type Words = BoundedText<{ WORDS_BYTES_MAX + 2 * WORDS_MAX }>;
 /// One word of any length that a bundle can have.
 pub type LongText = BoundedText<WORDS_BYTES_MAX>;
 pub type Text = String<TEXT_BYTES_MAX>;
+/// Names with a space between.
+pub type Names = BoundedText<TEXT_BYTES_MAX>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
@@ -153,6 +155,18 @@ pub struct PodSpec {
     /// start.
     pub containers: Vec<(Name, Role), CONTAINERS_MAX>,
     pub empty_dirs: Vec<EmptyDir, VOLUMES_MAX>,
+    /// More lines of its hosts file.
+    pub host_aliases: Vec<(IpAddr, Names), HOST_NAMES_MAX>,
+    pub dns: Dns,
+}
+
+/// Of a pod's resolver, besides what the node's own has, or (`alone`) instead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    pub alone: bool,
+    pub nameservers: Vec<IpAddr, NAMESERVERS_MAX>,
+    pub searches: Names,
+    pub options: Names,
 }
 
 /// A file system in memory that lives as long as the pod does.
@@ -178,12 +192,16 @@ pub struct ContainerSpec {
     pub capabilities: u64,
     pub cpu_millis: Option<u32>,
     pub memory_bytes: Option<u64>,
+    pub pids: Option<u32>,
+    /// Of what it writes outside its volumes.
+    pub storage_bytes: Option<u64>,
     /// Bottom first; files `HEX.squashfs` below the layers' folder.
     pub layers: Vec<Digest, LAYERS_MAX>,
     pub mounts: Vec<MountSpec, VOLUMES_MAX>,
     pub stop_signal: u8,
-    /// It can write below `/tmp` only, and to what is mounted.
+    /// It can write below `/tmp` only, to what is mounted, and there:
     pub read_only_root: bool,
+    pub image_volumes: Vec<PathText, VOLUMES_MAX>,
     pub seccomp: Seccomp,
 }
 
@@ -198,7 +216,8 @@ pub struct MountSpec {
 pub enum MountSource {
     /// Below the volumes' folder of the run folder.
     Files(PathText),
-    /// Of the host's own: below a path that the launcher was told to allow.
+    /// Of the host's own: below a path that the launcher was told to allow,
+    /// for devices or for others.
     Host { path: PathText, kind: HostPathKind },
     /// An [`EmptyDir`] of the pod, or a folder in it, which is made.
     Empty { volume: Name, sub_path: Option<PathText> },

@@ -37,12 +37,12 @@ pub trait Record: Serialize + DeserializeOwned {
 /// `pod.bin`; the last file of a pod to be written, so that a pod without it
 /// was never whole.
 impl Record for PodSpec {
-    const SCHEMA: u8 = 2;
+    const SCHEMA: u8 = 3;
 }
 
 /// `spec.bin`.
 impl Record for ContainerSpec {
-    const SCHEMA: u8 = 2;
+    const SCHEMA: u8 = 3;
 }
 
 /// `state.bin`; missing for a container that was never started. Millis are
@@ -149,7 +149,7 @@ mod tests {
         bytes[0] += 1;
         fs::write(&path, &bytes).unwrap();
         let error = read::<ContainerSpec>(&path).unwrap_err().to_string();
-        assert!(error.contains("schema 3 is not known here"), "{error}");
+        assert!(error.contains("schema 4 is not known here"), "{error}");
         bytes[0] -= 1;
         bytes.pop();
         fs::write(&path, &bytes).unwrap();

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use wherry_bundle::model::{HostPathKind, RestartPolicy, Role, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
 
-use crate::proto::{ContainerSpec, EmptyDir, MountSource, MountSpec, PodSpec, join_words};
+use crate::proto::{ContainerSpec, Dns, EmptyDir, MountSource, MountSpec, PodSpec, join_words};
 
 pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
@@ -26,6 +26,15 @@ pub fn pod() -> PodSpec {
         empty_dirs: [EmptyDir { volume: name("run"), bytes_max: 1 << 20, gid: Some(9) }]
             .into_iter()
             .collect(),
+        host_aliases: [("10.0.0.9".parse().unwrap(), "plc plc.example".try_into().unwrap())]
+            .into_iter()
+            .collect(),
+        dns: Dns {
+            alone: true,
+            nameservers: ["10.0.0.53".parse().unwrap()].into_iter().collect(),
+            searches: "plant.example".try_into().unwrap(),
+            options: "ndots:2 edns0".try_into().unwrap(),
+        },
     }
 }
 
@@ -41,6 +50,8 @@ pub fn container() -> ContainerSpec {
         capabilities: 1 << 10 | 1 << 40,
         cpu_millis: Some(250),
         memory_bytes: Some(32 << 20),
+        pids: Some(32),
+        storage_bytes: Some(1 << 20),
         layers: [Digest([1; 32]), Digest([2; 32])].into_iter().collect(),
         mounts: [
             MountSpec {
@@ -62,6 +73,14 @@ pub fn container() -> ContainerSpec {
                 read_only: false,
             },
             MountSpec {
+                source: MountSource::Host {
+                    path: "/dev/ttyS0".try_into().unwrap(),
+                    kind: HostPathKind::CharDevice,
+                },
+                destination: "/dev/modem".try_into().unwrap(),
+                read_only: false,
+            },
+            MountSpec {
                 source: MountSource::Empty { volume: name("run"), sub_path: None },
                 destination: "/run/lion".try_into().unwrap(),
                 read_only: false,
@@ -71,6 +90,7 @@ pub fn container() -> ContainerSpec {
         .collect(),
         stop_signal: 3,
         read_only_root: true,
+        image_volumes: ["/var/lib/lion".try_into().unwrap()].into_iter().collect(),
         seccomp: Seccomp::RuntimeDefault,
     }
 }

@@ -11,7 +11,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A text of at most `MAX` bytes. A longer one is refused before it is copied.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct BoundedText<const MAX: usize>(Box<str>);
 
 /// A text that is too long.

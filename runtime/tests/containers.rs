@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use support::{Node, name, pod, script};
 use wherry_bundle::message::Exit;
+use wherry_bundle::model::HostPathKind;
 use wherry_runtime::proto::{
     ContainerState, EmptyDir, HostPort, MountSource, MountSpec, Request, Service, Services,
 };
@@ -369,4 +370,102 @@ fn a_read_only_root_leaves_tmp_and_volumes_to_write_to() {
     let [tmp, shm, runs, hosts] = lines[..] else { panic!("{output}") };
     assert_eq!((tmp, shm, runs), ("/tmp", "/dev/shm", "runs"));
     assert!(hosts.contains("Read-only"), "{hosts}");
+}
+
+#[test]
+fn what_an_image_declares_as_volume_is_there_and_can_be_written_to() {
+    let mut node = Node::new("iv");
+    let text = "echo x > /etc/x 2> /dev/null || echo read-only; \
+        echo x > /bin/x && ls /bin/busybox /bin/x; echo x > /new/x && cat /new/x; \
+        busybox stat -c '%u %a' /bin /new; busybox touch /bin/busybox && echo changed";
+    let mut container = script("main", text);
+    container.read_only_root = true;
+    for path in ["/bin", "/new"] {
+        container.image_volumes.push(path.try_into().unwrap()).unwrap();
+    }
+    let (exit, output) = node.run_script(container);
+    let lines: Vec<&str> = output.lines().collect();
+    let expected = ["read-only", "/bin/busybox", "/bin/x", "x", "0 755", "0 755", "changed"];
+    assert_eq!((exit, &lines[..]), (Exit::Code(0), &expected[..]), "{output}");
+}
+
+#[test]
+fn processes_and_storage_have_limits() {
+    let mut node = Node::new("li");
+    // What it writes to /tmp and to the rest is one sum.
+    let text = "busybox mkdir -p /var; cd /tmp; busybox dd if=/dev/zero of=a bs=1k count=700 2> /dev/null && echo fits; \
+        busybox dd if=/dev/zero of=/var/b bs=1k count=700 2>&1 | busybox grep -o 'No space'; \
+        for n in 1 2 3 4 5 6 7 8; do sleep 9 & done; echo all";
+    for read_only_root in [false, true] {
+        let mut container = script("main", text);
+        (container.pids, container.storage_bytes) = (Some(5), Some(1 << 20));
+        container.read_only_root = read_only_root;
+        container.image_volumes.push("/var".try_into().unwrap()).unwrap();
+        let (exit, output) = node.run_script(container);
+        assert!(output.starts_with("fits\nNo space\n"), "{output}");
+        assert!(!output.contains("all") && exit != Exit::Code(0), "{exit:?}: {output}");
+    }
+}
+
+#[test]
+fn a_pod_has_names_and_a_resolver_of_its_own() {
+    let mut node = Node::new("dn");
+    let mut spec = pod("web-0", &["main"], Some([10, 87, 5, 3]));
+    let alias = ("192.0.2.9".parse().unwrap(), "plc plc.example".try_into().unwrap());
+    spec.host_aliases.push(alias).unwrap();
+    spec.dns.nameservers.push("192.0.2.53".parse().unwrap()).unwrap();
+    spec.dns.searches = "line.example".try_into().unwrap();
+    spec.dns.options = "ndots:2".try_into().unwrap();
+    let text = "cat /etc/resolv.conf; busybox grep plc /etc/hosts";
+    node.create(&spec, &[script("main", text)]);
+    let output = node.reader("web-0", "main", "stdout");
+    node.start_container("web-0", "main");
+    assert_eq!(node.exit_of("main"), Exit::Code(0));
+    let text = output.read();
+    for line in ["nameserver 10.9.8.7", "nameserver 192.0.2.53", "192.0.2.9\tplc plc.example"] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in: {text}");
+    }
+    let ends = |key: &str, end: &str| {
+        text.lines().any(|line| line.starts_with(key) && line.ends_with(end))
+    };
+    assert!(ends("search", "line.example") && ends("options", "ndots:2"), "{text}");
+    // They outlive what is published.
+    node.ask(Request::Publish(Box::default())).unwrap();
+    let hosts = fs::read_to_string(node.run_dir.join("pods/web-0/hosts")).unwrap();
+    assert!(hosts.contains("plc.example"), "{hosts}");
+}
+
+#[test]
+fn a_device_is_there_under_a_name_of_its_own() {
+    let mut node = Node::new("de");
+    let device = |path: &str| MountSource::Host {
+        path: path.try_into().unwrap(),
+        kind: HostPathKind::CharDevice,
+    };
+    let text = ": < /dev/modem && echo opens; ls /dev/loop-control 2>&1 | busybox wc -l; \
+        busybox stat -c '%F' /dev/modem";
+    for source in ["/dev/loop-control", "/dev/null"] {
+        let mut container = script("main", text);
+        container.mounts.push(mount(device(source), "/dev/modem")).unwrap();
+        if source == "/dev/null" {
+            let spec = pod("other-0", &["main"], None);
+            node.ask(Request::CreatePod(Box::new(spec))).unwrap();
+            let (pod, spec) = (name("other-0"), Box::new(container));
+            let error = node.ask(Request::DefineContainer { pod, spec }).unwrap_err();
+            assert!(error.contains("not among `[devices] paths`"), "{error}");
+            continue;
+        }
+        let (exit, output) = node.run_script(container);
+        assert_eq!((exit, output.as_str()), (Exit::Code(0), "opens\n1\ncharacter special file\n"));
+    }
+    // One that is not plugged in, and one that is no device.
+    for (number, source) in ["/dev/wherry-test/none", "/dev/wherry-test"].into_iter().enumerate() {
+        let mut container = script("main", "");
+        container.mounts.push(mount(device(source), "/dev/modem")).unwrap();
+        let spec = pod(&format!("none-{number}"), &["main"], None);
+        node.create(&spec, &[container]);
+        let request = Request::StartContainer { pod: spec.name.clone(), container: name("main") };
+        let error = node.ask(request).unwrap_err();
+        assert!(error.contains(source) && error.contains("plugged in"), "{error}");
+    }
 }

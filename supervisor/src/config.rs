@@ -4,6 +4,7 @@
 //! file, line and key: a typing mistake must not become a default.
 //! Never here: making folders, opening what is in them.
 
+mod allowed;
 pub mod init;
 mod layers;
 
@@ -14,8 +15,10 @@ use std::path::{Component, Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use serde::Deserialize;
 use wherry_bundle::{Digest, Name};
+use wherry_runtime::check::Allowed;
 use wherry_runtime::init::InitConfig;
 
+use allowed::{DevicesTable, SecurityTable, VolumesTable};
 pub use layers::LayerKeeping;
 use layers::{LayersTable, PreflightTable};
 
@@ -42,9 +45,6 @@ const TRANSFER_RATE_MIN: u64 = 1024;
 const TRUSTED_KEYS_MAX: usize = 8;
 /// Update windows, and files that hold: a page of them nobody understands.
 const UPDATE_ENTRIES_MAX: usize = 16;
-/// Places that pods share with programs of the site: a page of them nobody
-/// understands.
-const HOST_PATHS_MAX: usize = 16;
 /// `IFNAMSIZ` of the kernel, less the NUL.
 const BRIDGE_BYTES_MAX: usize = 15;
 
@@ -70,10 +70,8 @@ pub struct Config {
     /// What the limits of all pods together may be, of the machine's memory.
     pub memory_percent_max: u32,
     pub update: Update,
-    /// What pods may mount of the host: these, and what is below.
-    pub host_paths: Vec<PathBuf>,
-    /// Whether a container may be without a filter of system calls.
-    pub seccomp_unconfined: bool,
+    /// What pods may have of the host.
+    pub allowed: Allowed,
     /// For `wherry init` only.
     pub init: InitConfig,
 }
@@ -250,6 +248,8 @@ struct File {
     #[serde(default)]
     volumes: VolumesTable,
     #[serde(default)]
+    devices: DevicesTable,
+    #[serde(default)]
     security: SecurityTable,
     init: Option<init::InitTable>,
 }
@@ -292,20 +292,6 @@ struct UpdateTable {
     hold_files: Vec<PathBuf>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VolumesTable {
-    #[serde(default)]
-    host_paths: Vec<PathBuf>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecurityTable {
-    #[serde(default)]
-    seccomp_unconfined: bool,
-}
-
 type Wrong = (&'static str, String);
 
 impl File {
@@ -327,7 +313,7 @@ impl File {
             let what = format!("use {LOG_FILE_BYTES_MIN} to {LOG_FILE_BYTES_MAX} bytes");
             return Err(("logs.file_bytes_max", what));
         }
-        let host_paths = self.volumes.check(&data, &run)?;
+        let allowed = allowed::of(self.volumes, self.devices, self.security, &data, &run)?;
         Ok(Config {
             node,
             trusted_keys: trusted_keys(&self.trusted_keys)?,
@@ -347,8 +333,7 @@ impl File {
             layers: self.layers.check()?,
             memory_percent_max: self.preflight.check()?,
             update: self.update.check()?,
-            host_paths,
-            seccomp_unconfined: self.security.seccomp_unconfined,
+            allowed,
             init,
         })
     }
@@ -396,24 +381,6 @@ impl UpdateTable {
             zone: zone.map_err(|what| ("update.time_zone", what))?,
             hold_files: self.hold_files.into_iter().map(file).collect::<Result<_, _>>()?,
         })
-    }
-}
-
-impl VolumesTable {
-    fn check(self, data: &Path, run: &Path) -> Result<Vec<PathBuf>, Wrong> {
-        const KEY: &str = "volumes.host_paths";
-        if self.host_paths.len() > HOST_PATHS_MAX {
-            return Err((KEY, format!("at most {HOST_PATHS_MAX} are of use")));
-        }
-        let check = |path| {
-            let path = folder(KEY, Some(path), "")?;
-            let own = [data, run, Path::new("/proc"), Path::new("/sys"), Path::new("/dev")];
-            match own.iter().find(|own| path.starts_with(own) || own.starts_with(&path)) {
-                Some(own) => Err((KEY, format!("`{}` is not for pods", own.display()))),
-                None => Ok(path),
-            }
-        };
-        self.host_paths.into_iter().map(check).collect()
     }
 }
 
@@ -516,6 +483,7 @@ mod tests {
             [layers]\ncheck_bytes_per_second = 0\ncheck_days = 2\nfree_bytes_min = 5\n\
             [preflight]\nmemory_percent_max = 150\n\
             [volumes]\nhost_paths = [\"/run/app\"]\n\
+            [devices]\npaths = [\"/dev/ttyS0\", \"/dev/serial/by-id\"]\n\
             [security]\nseccomp_unconfined = true\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
@@ -532,8 +500,12 @@ mod tests {
         assert_eq!(config.update.windows, ["daily 02:00-04:00".parse().unwrap()]);
         assert_eq!(config.update.zone, "EST5".parse().unwrap());
         assert_eq!(config.update.hold_files, [PathBuf::from("/run/app/busy")]);
-        assert_eq!(config.host_paths, [PathBuf::from("/run/app")]);
-        assert!(config.seccomp_unconfined);
+        let allowed = Allowed {
+            host_paths: vec!["/run/app".into()],
+            devices: vec!["/dev/ttyS0".into(), "/dev/serial/by-id".into()],
+            seccomp_unconfined: true,
+        };
+        assert_eq!(config.allowed, allowed);
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
     }
 
@@ -595,6 +567,9 @@ mod tests {
             (file(good, "[update]\nwindows = [\"often\"]"), "update.windows"),
             (file(good, "[update]\ntime_zone = \"Europe/Berlin\""), "update.time_zone"),
             (file(good, "[update]\nhold_files = [\"x\"]"), "update.hold_files"),
+            (file(good, "[devices]\npaths = [\"/dev\"]"), "devices.paths"),
+            (file(good, "[devices]\npaths = [\"/run/x\"]"), "devices.paths"),
+            (file(good, "[devices]\npaths = [\"/dev/../x\"]"), "devices.paths"),
             (file(good, "[volumes]\nhost_paths = [\"x\"]"), "volumes.host_paths"),
             (file(good, "[volumes]\nhost_paths = [\"/\"]"), "volumes.host_paths"),
             (file(good, "[volumes]\nhost_paths = [\"/dev/shm\"]"), "volumes.host_paths"),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
 
 use wherry_rig::Arch;
 
@@ -333,6 +334,9 @@ const FORMS: [(&str, Format); 4] = [
 /// The folder with all archives, beside the programs of this workspace.
 fn made(source: Source) -> Result<PathBuf> {
     let folder = source.made.clone();
+    // Several tests may want them at once.
+    let lock = fs::File::create(folder.with_extension("lock"))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let done = folder.join("done");
     let newer = |a: &Path, b: &Path| -> Result<bool> {
         Ok(fs::metadata(a)?.modified()? > fs::metadata(b)?.modified()?)

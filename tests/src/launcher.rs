@@ -12,10 +12,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use wherry_bundle::model::{RestartPolicy, Role, Seccomp};
 use wherry_bundle::{Digest, Generation, Name};
+use wherry_runtime::check::Allowed;
 use wherry_runtime::client::{LauncherClient, NoticeReader};
 use wherry_runtime::folders::Folders;
 use wherry_runtime::launcher::{LauncherConfig, NetworkSettings, Supervisor, run};
-use wherry_runtime::proto::{ContainerSpec, Notice, Packet, PodSpec, Request, join_words};
+use wherry_runtime::proto::{ContainerSpec, Dns, Notice, Packet, PodSpec, Request, join_words};
 use wherry_runtime::seal;
 
 use crate::host::{Host, Process, Side};
@@ -38,8 +39,7 @@ pub fn serve(words: &[String]) -> Result<()> {
             subnet_prefix: 16,
             dns: Vec::new(),
         },
-        host_paths: Vec::new(),
-        seccomp_unconfined: false,
+        allowed: Allowed::default(),
         supervisor: Supervisor::Attached(crate::sys::inherited_fd()?),
     })?;
     Ok(())
@@ -154,6 +154,8 @@ impl Launcher {
             grace_millis: 1_000,
             containers: containers.iter().map(|name| (name.clone(), Role::Main)).collect(),
             empty_dirs: heapless::Vec::new(),
+            host_aliases: heapless::Vec::new(),
+            dns: Dns::default(),
         })))?;
         let define = |name: &Name| {
             let spec = Box::new(stamp(name, layer)?);
@@ -195,10 +197,13 @@ fn stamp(name: &Name, layer: Digest) -> Result<ContainerSpec> {
         capabilities: 0,
         cpu_millis: None,
         memory_bytes: Some(64 << 20),
+        pids: None,
+        storage_bytes: None,
         layers: [layer].into_iter().collect(),
         mounts: heapless::Vec::new(),
         stop_signal: 15,
         read_only_root: true,
+        image_volumes: heapless::Vec::new(),
         seccomp: Seccomp::RuntimeDefault,
     })
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, HostPath,
-    HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role,
-    Seccomp, Strategy, User, VersionRef, Volume, VolumeSource,
+    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Dns, HostAlias,
+    HostPath, HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources,
+    RestartPolicy, Role, Seccomp, Strategy, User, VersionRef, Volume, VolumeSource,
 };
 use wherry_bundle::{BuildVersion, Digest, Fact, Generation, Name};
 
@@ -46,6 +46,13 @@ pub fn bundle() -> Bundle {
             source: VolumeSource::HostPath(HostPath {
                 path: "/run/line".into(),
                 kind: HostPathKind::DirectoryOrCreate,
+            }),
+        },
+        Volume {
+            name: name("modem"),
+            source: VolumeSource::HostPath(HostPath {
+                path: "/dev/ttyS0".into(),
+                kind: HostPathKind::CharDevice,
             }),
         },
         Volume { name: name("run"), source: VolumeSource::EmptyDir { bytes_max: 1 << 20 } },
@@ -115,16 +122,32 @@ fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> D
                 user: User { uid: 101, gid: 102, additional_gids: vec![103] },
                 capabilities: BTreeSet::from(["NET_ADMIN".to_owned()]),
                 ports: Vec::new(),
-                resources: Resources { cpu_millis: Some(250), memory_bytes: Some(64 << 20) },
+                resources: Resources {
+                    cpu_millis: Some(250),
+                    memory_bytes: Some(64 << 20),
+                    pids: Some(32),
+                    storage_bytes: Some(1 << 20),
+                },
                 mounts: Vec::new(),
                 stop_signal: 15,
                 probes: probes(),
                 pre_stop: Some(PreStop::Sleep { seconds: 5 }),
                 read_only_root: true,
+                image_volumes: vec!["/var/lib/lion".into()],
                 seccomp: Seccomp::Unconfined,
             }],
             volumes: Vec::new(),
             fs_group: None,
+            host_aliases: vec![HostAlias {
+                address: "10.0.0.9".parse().unwrap(),
+                names: vec!["plc".into(), "plc.plant.example".into()],
+            }],
+            dns: Dns {
+                alone: true,
+                nameservers: vec!["10.0.0.53".parse().unwrap()],
+                searches: vec!["plant.example".into()],
+                options: vec!["ndots:2".into()],
+            },
         },
     }
 }

@@ -1,13 +1,16 @@
 //! An image's configuration (OCI image specification v1, "config"; Docker's
 //! is the same), judged and made plain.
 //!
-//! Fields without a meaning here (exposed ports, declared volumes, labels,
-//! history) are passed over: a template says what a pod has.
+//! Fields without a meaning here (exposed ports, labels, history) are passed
+//! over: a template says what a pod has.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use wherry_bundle::Digest;
-use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX};
-use wherry_bundle::model::is_container_path;
+use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, VOLUMES_MAX};
+use wherry_bundle::model::{is_below, is_container_path, is_mount_path};
 
 use super::ImportError;
 use super::error::printable;
@@ -32,6 +35,9 @@ pub(super) struct ImageConfig {
     /// As written; see [`super::user::resolve`].
     pub user: String,
     pub stop_signal: u8,
+    /// Folders that the program is known to write to; ordered, none in
+    /// another.
+    pub volumes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +58,8 @@ struct Execution {
     cmd: Option<Vec<String>>,
     working_dir: Option<String>,
     stop_signal: Option<String>,
+    /// A set: its values are empty.
+    volumes: Option<BTreeMap<String, IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +114,14 @@ pub(super) fn parse(
         let shown = printable(stop_signal.as_bytes());
         return Err(refuse(format!("StopSignal `{shown}` is not a Linux signal")));
     };
+    let declared = run.volumes.unwrap_or_default();
+    let volumes = volumes(declared.keys()).map_err(|path| {
+        refuse(format!("`{}` in Volumes is not a plain absolute path", printable(path.as_bytes())))
+    })?;
+    if volumes.len() > VOLUMES_MAX {
+        let count = volumes.len();
+        return Err(refuse(format!("has {count} volumes, where {VOLUMES_MAX} are allowed")));
+    }
     let architecture = platform(&document.architecture, variant)
         .ok_or_else(|| refuse("has no usable architecture".into()))?;
     Ok(Some(ImageConfig {
@@ -117,6 +133,7 @@ pub(super) fn parse(
         working_dir,
         user,
         stop_signal,
+        volumes,
     }))
 }
 
@@ -137,6 +154,16 @@ fn platform(architecture: &str, variant: &str) -> Option<String> {
         (architecture, "") => architecture.into(),
         (architecture, variant) => format!("{architecture}/{variant}"),
     })
+}
+
+/// Those that lie in no other; the first that is none.
+fn volumes<'a>(paths: impl Iterator<Item = &'a String>) -> Result<Vec<String>, &'a String> {
+    let mut plain = BTreeSet::new();
+    for path in paths {
+        plain.insert(plain_dir(path).filter(|dir| is_mount_path(dir)).ok_or(path)?);
+    }
+    let in_another = |path: &String| plain.iter().any(|o| o != path && is_below(path, o));
+    Ok(plain.iter().filter(|path| !in_another(path)).cloned().collect())
 }
 
 /// `/app//x/` as `/app/x`; nothing is `/`.

@@ -59,6 +59,7 @@ pub(super) fn run(
                 working_dir: config.working_dir.clone(),
                 user: user.clone(),
                 stop_signal: config.stop_signal,
+                volumes: config.volumes.clone(),
             });
         }
     }

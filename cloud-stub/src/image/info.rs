@@ -30,4 +30,8 @@ pub struct ImageInfo {
     pub user: User,
     /// Linux signal number; 15 when the image names none.
     pub stop_signal: u8,
+    /// Plain absolute paths, ordered, none in another. Images that were
+    /// imported before this was read have none.
+    #[serde(default)]
+    pub volumes: Vec<String>,
 }

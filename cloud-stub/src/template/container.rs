@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use wherry_bundle::limits::{CONTAINER_PIDS_MAX, EMPTY_DIR_BYTES_MAX};
 use wherry_bundle::model::{
     Container, Image, Port, Protocol, Resources, Role, Volume, is_container_path,
 };
@@ -102,6 +103,8 @@ fn read(
     let probes = health::probes(object, &ports);
     let pre_stop = health::pre_stop(object, &ports);
     let security = security?;
+    let mounts = mounts?;
+    let image_volumes = volume::of_image(&image.volumes, &mounts);
     let env = merged(&image.env, own_env);
     let mut words = args.iter().chain(env.iter().map(|(_, value)| value));
     if pod.host_network && words.any(|word| word.has(Fact::PodAddress)) {
@@ -118,10 +121,12 @@ fn read(
         capabilities: security.capabilities,
         ports,
         resources: resources?,
-        mounts: mounts?,
+        mounts,
         stop_signal: image.stop_signal,
         probes: probes?,
         pre_stop: pre_stop?,
+        // Else it can write there anyway.
+        image_volumes: if security.read_only_root { image_volumes } else { Vec::new() },
         read_only_root: security.read_only_root,
         seccomp: security.seccomp,
     })
@@ -207,5 +212,19 @@ fn resources(object: &Object<'_>) -> Option<Resources> {
         }
         bytes
     });
-    Some(Resources { cpu_millis: cpu?, memory_bytes: memory? })
+    let storage = limits.optional("ephemeral-storage", |place| {
+        let bytes = memory_bytes(&place.scalar_text()?);
+        let bytes = bytes.filter(|bytes| (1..=EMPTY_DIR_BYTES_MAX).contains(bytes));
+        if bytes.is_none() {
+            place.problem("must be bytes, such as 16Mi, and 1Gi at most: it is in memory");
+        }
+        bytes
+    });
+    let pids = limits.optional("pids", |place| place.int(1, CONTAINER_PIDS_MAX.into()));
+    Some(Resources {
+        cpu_millis: cpu?,
+        memory_bytes: memory?,
+        pids: pids?,
+        storage_bytes: storage?,
+    })
 }

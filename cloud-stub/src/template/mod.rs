@@ -10,6 +10,7 @@ mod container;
 mod environment;
 pub mod fields;
 mod health;
+mod names;
 mod nearest;
 mod others;
 pub mod place;

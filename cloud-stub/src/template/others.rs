@@ -83,11 +83,8 @@ const POD_SPEC: &[Field] = &[
     refused("activeDeadlineSeconds", "let the program end itself, as timeout(1) does"),
     refused("affinity", NODES),
     refused_except("automountServiceAccountToken", "false", NO_SERVER),
-    refused("dnsConfig", "a pod asks the node's name servers: leave it out"),
-    refused_except("dnsPolicy", "ClusterFirst", "a pod asks the node's name servers: leave it out"),
     no_effect("enableServiceLinks", "there are no services to tell of"),
     refused("ephemeralContainers", "put the tools into a container of the pod"),
-    refused("hostAliases", "write the address where the name is used"),
     refused_except("hostIPC", "false", HOST_NAMESPACE),
     refused_except("hostPID", "false", HOST_NAMESPACE),
     refused_except("hostUsers", "true", "users are those of the node: leave it out"),
@@ -131,10 +128,9 @@ const LIFECYCLE: &[Field] =
 const RESOURCES: &[Field] = &[refused("claims", "a node does not share out devices: leave it out")];
 
 const RESOURCE_LIST: &[Field] = &[
-    refused("ephemeral-storage", "what a container writes counts as memory: limit that"),
     refused("hugepages-1Gi", "limit memory"),
     refused("hugepages-2Mi", "limit memory"),
-    refused("storage", "a limit is for cpu and memory"),
+    refused("storage", "what a container may write is limited by ephemeral-storage"),
 ];
 
 const SECURITY: &[Field] = &[

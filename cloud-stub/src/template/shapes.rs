@@ -30,6 +30,9 @@ pub const ALL: &[&Shape] = &[
     &POD_TEMPLATE,
     &POD,
     &POD_SPEC,
+    &HOST_ALIAS,
+    &DNS_CONFIG,
+    &DNS_OPTION,
     &CONTAINER,
     &PROBE,
     &EXEC_ACTION,
@@ -116,8 +119,22 @@ pub const POD_SPEC: Shape = Shape {
         honoured("terminationGracePeriodSeconds"),
         honoured("initContainers"),
         honoured("securityContext"),
+        honoured("hostAliases"),
+        honoured("dnsPolicy"),
+        honoured("dnsConfig"),
     ],
 };
+
+pub const HOST_ALIAS: Shape =
+    Shape { kind: "HostAlias", fields: &[honoured("ip"), honoured("hostnames")] };
+
+pub const DNS_CONFIG: Shape = Shape {
+    kind: "PodDNSConfig",
+    fields: &[honoured("nameservers"), honoured("searches"), honoured("options")],
+};
+
+pub const DNS_OPTION: Shape =
+    Shape { kind: "PodDNSConfigOption", fields: &[honoured("name"), honoured("value")] };
 
 pub const CONTAINER: Shape = Shape {
     kind: "Container",
@@ -244,8 +261,11 @@ pub const RESOURCES: Shape = Shape {
     ],
 };
 
-pub const LIMITS: Shape =
-    Shape { kind: "ResourceList", fields: &[honoured("cpu"), honoured("memory")] };
+/// Kubernetes has no `pids`: there it is one limit for all pods of a node.
+pub const LIMITS: Shape = Shape {
+    kind: "ResourceList",
+    fields: &[honoured("cpu"), honoured("memory"), honoured("ephemeral-storage"), honoured("pids")],
+};
 
 pub const SECURITY: Shape = Shape {
     kind: "SecurityContext",

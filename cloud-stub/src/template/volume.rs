@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::limits::EMPTY_DIR_BYTES_MAX;
 use wherry_bundle::model::{
     ConfigKind, ConfigRef, ConfigVolume, HostPath, HostPathKind, Mount, Volume, VolumeSource,
-    is_mount_path,
+    is_below, is_mount_path,
 };
 
 use super::place::{Object, Place};
@@ -74,12 +74,22 @@ fn host_path(place: &Place<'_>) -> Option<HostPath> {
             "" => Some(HostPathKind::Any),
             "Directory" => Some(HostPathKind::Directory),
             "DirectoryOrCreate" => Some(HostPathKind::DirectoryOrCreate),
+            "CharDevice" => Some(HostPathKind::CharDevice),
             _ => {
-                place.problem("must be Directory, DirectoryOrCreate or empty");
+                place.problem("must be Directory, DirectoryOrCreate, CharDevice or empty");
                 None
             }
         });
-    Some(HostPath { path: path?, kind: kind? })
+    let (path, kind) = (path?, kind?);
+    let in_dev = path.starts_with("/dev/");
+    if (kind == HostPathKind::CharDevice) != in_dev {
+        place.problem(if in_dev {
+            "a device needs `type: CharDevice`"
+        } else {
+            "a device is somewhere below /dev"
+        });
+    }
+    Some(HostPath { path, kind })
 }
 
 /// In memory, whatever its `medium` is.
@@ -115,6 +125,16 @@ pub(super) fn mounts(object: &Object<'_>, volumes: &[Volume]) -> Option<Vec<Moun
     mounts.into_iter().collect()
 }
 
+fn is_device(volume: &Volume) -> bool {
+    matches!(&volume.source, VolumeSource::HostPath(host) if host.kind == HostPathKind::CharDevice)
+}
+
+/// Volumes of an image into which nothing else is mounted.
+pub(super) fn of_image(paths: &[String], mounts: &[Mount]) -> Vec<String> {
+    let is_free = |path: &&String| !mounts.iter().any(|mount| is_below(path, &mount.path));
+    paths.iter().filter(is_free).cloned().collect()
+}
+
 fn mount(place: &Place<'_>, volumes: &[Volume]) -> Option<Mount> {
     let object = place.object(&shapes::VOLUME_MOUNT)?;
     let volume = object.require("name").and_then(|place| {
@@ -133,11 +153,20 @@ fn mount(place: &Place<'_>, volumes: &[Volume]) -> Option<Mount> {
         }
         Some(path)
     });
-    let sub_path = object.optional("subPath", Place::relative_path);
+    let is_device = volume.is_some_and(is_device);
+    let sub_path = object.optional("subPath", |place| {
+        if is_device {
+            place.problem("a device has nothing below it");
+        }
+        place.relative_path()
+    });
     let read_only = object.get("readOnly").map_or(Some(is_config), |place| {
         let read_only = place.bool()?;
         if is_config && !read_only {
             place.problem("config maps and secrets are always read-only");
+        }
+        if is_device && read_only {
+            place.problem("no mount keeps a program from writing to a device: leave it out");
         }
         Some(read_only)
     });

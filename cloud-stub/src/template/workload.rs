@@ -8,7 +8,7 @@ use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
 use super::quantity::percent_of;
-use super::{Context, container, metadata_name, security, shapes, volume};
+use super::{Context, container, metadata_name, names, security, shapes, volume};
 
 /// As in Kubernetes.
 const GRACE_SECONDS: u32 = 30;
@@ -199,6 +199,8 @@ fn pod_template(
         .get("terminationGracePeriodSeconds")
         .map_or(Some(GRACE_SECONDS), |place| place.int(0, GRACE_SECONDS_MAX.into()));
     let security = security::of_pod(&spec);
+    let host_aliases = names::host_aliases(&spec);
+    let dns = names::dns(&spec);
     let volume_places: Vec<_> = spec.get("volumes").iter().flat_map(Place::items).collect();
     let volumes: Vec<_> = volume_places.iter().map(volume::volume).collect();
     let surroundings = container::Surroundings {
@@ -234,5 +236,7 @@ fn pod_template(
         containers,
         volumes: volumes.into_iter().collect::<Option<_>>()?,
         fs_group: security?.fs_group,
+        host_aliases: host_aliases?,
+        dns: dns?,
     })
 }

@@ -94,6 +94,7 @@ fn any_image(name: &str) -> Option<ImageInfo> {
         working_dir: "/".into(),
         user: User::default(),
         stop_signal: 15,
+        volumes: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod inside;
+mod outside;
 
 use std::path::Path;
 
@@ -134,6 +135,7 @@ fn image(name: &str) -> Option<ImageInfo> {
         working_dir: "/work".into(),
         user: User { uid: 7, gid: 8, additional_gids: vec![9] },
         stop_signal: 3,
+        volumes: vec!["/etc/nginx/cache".into(), "/var/cache/nginx".into()],
     })
 }
 
@@ -364,7 +366,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "type: DirectoryOrCreate",
             "type: Socket",
-            "web.yaml:53: spec.template.spec.volumes[2].hostPath.type: must be Directory, DirectoryOrCreate or empty",
+            "web.yaml:53: spec.template.spec.volumes[2].hostPath.type: must be Directory, DirectoryOrCreate, CharDevice or empty",
         ),
         (
             "path: a/b.properties }]",
@@ -862,6 +864,7 @@ fn no_honoured_field_is_ignored() {
         (ELSEWHERE, &HONOURED_ELSEWHERE[..]),
         (HEALTH, &HONOURED_HEALTH[..]),
         (inside::INSIDE, &inside::HONOURED[..]),
+        (outside::OUTSIDE, &outside::HONOURED[..]),
     ] {
         let before = compiled(text).unwrap();
         for (field, line, changed) in cases {

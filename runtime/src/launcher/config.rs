@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::check::Allowed;
+
 /// One node's launcher. Two nodes on one machine differ in every field.
 #[derive(Debug)]
 pub struct LauncherConfig {
@@ -15,10 +17,8 @@ pub struct LauncherConfig {
     /// Below the cgroup file systems' roots.
     pub cgroup_prefix: String,
     pub network: NetworkSettings,
-    /// What pods may mount of the host: these, and what is below.
-    pub host_paths: Vec<PathBuf>,
-    /// Whether a container may be without a filter of system calls.
-    pub seccomp_unconfined: bool,
+    /// What pods may have of the host.
+    pub allowed: Allowed,
     pub supervisor: Supervisor,
 }
 

@@ -27,6 +27,7 @@ use wherry_bundle::Name;
 use wherry_bundle::limits::bounded_text;
 use wherry_cgroups::Tree;
 
+use crate::check::Allowed;
 use crate::clock::boot_millis;
 use crate::folders::Folders;
 use crate::layers::{LayerError, Layers};
@@ -98,8 +99,7 @@ struct Launcher {
     layers: Layers,
     tree: Tree,
     network: PodNetwork,
-    host_paths: Vec<PathBuf>,
-    seccomp_unconfined: bool,
+    allowed: Allowed,
     link: Link,
     notifier: Notifier,
     signals: SignalFd,

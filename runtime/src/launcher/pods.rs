@@ -78,7 +78,7 @@ impl Launcher {
         let attachment = number.map(|(address, number)| Attachment { network, number, address });
         sandbox::create(spec, &folder, attachment).map_err(|error| error.to_string())?;
         self.network
-            .write_files(&spec.name, spec.address, &folder, &self.host_entries())
+            .write_files(spec, &folder, &self.host_entries())
             .map_err(|error| error.to_string())?;
         record::write(&folder.record(), spec).map_err(|error| error.to_string())
     }

@@ -41,7 +41,7 @@ impl Launcher {
                 self.answer(seq, result.map_err(|text| format!("creating pod {name}: {text}")));
             }
             Request::DefineContainer { pod, spec } => {
-                let checked = check::container(&spec, &self.host_paths, self.seccomp_unconfined);
+                let checked = check::container(&spec, &self.allowed);
                 let checked = checked.map_err(|refused| refused.to_string());
                 let result = checked.and_then(|()| self.define_container(&pod, &spec));
                 let at = format!("defining {pod}/{}", spec.name);
@@ -138,9 +138,8 @@ impl Launcher {
         self.network.publish(services).map_err(|error| error.to_string())?;
         let entries = self.host_entries();
         for pod in self.pods.values().filter(|pod| pod.removal.is_none()) {
-            let spec = &pod.spec;
             self.network
-                .update_hosts(&spec.name, spec.address, &pod.folder, &entries)
+                .update_hosts(&pod.spec, &pod.folder, &entries)
                 .map_err(|error| error.to_string())?;
         }
         Ok(())

@@ -4,10 +4,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use nix::sys::stat;
 use nix::unistd::Pid;
 use wherry_bundle::Name;
+use wherry_bundle::limits::CONTAINER_PIDS_MAX;
+use wherry_bundle::model::HostPathKind;
 use wherry_cgroups::{CgroupPath, Devices, Limits};
 
 use super::Launcher;
@@ -16,7 +20,8 @@ use crate::clock::boot_millis;
 use crate::creator::{self, Job, Report};
 use crate::packet::{self, Received, Wait};
 use crate::process::Identity;
-use crate::proto::{ContainerSpec, Notice};
+use crate::proto::{ContainerSpec, MountSource, Notice};
+use crate::rootfs::RootFsError;
 use crate::{record, sys};
 
 /// From the request to the program's execution: an image may lie on slow
@@ -25,9 +30,6 @@ const START_MILLIS_MAX: u64 = 60_000;
 /// Requests that wait for one start.
 const SEQS_MAX: usize = 8;
 const SILENT_END: &str = "its creator ended without a word";
-/// Processes and threads of one container: a fork bomb must not take the
-/// gateway's own.
-const CONTAINER_PIDS_MAX: u32 = 1024;
 
 impl Launcher {
     /// Begins a start; its answer comes when the creator has reported.
@@ -78,6 +80,15 @@ impl Launcher {
         let fresh = self.fork_into_cgroups && self.tree.discard_unified(&entry.cgroup);
         let into = self.tree.unified_folder(&entry.cgroup).filter(|_| fresh);
         self.tree.create(&entry.cgroup, &limits(&spec)).map_err(|error| text(&error))?;
+        for path in devices(&spec) {
+            let number = device_number(path).map_err(|source| {
+                let path = path.into();
+                text(&RootFsError::Device { path, source })
+            })?;
+            let (major, minor) = (stat::major(number), stat::minor(number));
+            let allowed = self.tree.allow_device(&entry.cgroup, major, minor);
+            allowed.map_err(|error| text(&error))?;
+        }
         let oom_kills = self.tree.oom_kills(&entry.cgroup).map_err(|error| text(&error))?;
         let job = Job {
             folders: &self.folders,
@@ -269,11 +280,28 @@ pub fn save_state(path: &Path, state: &State) {
     }
 }
 
+/// Of the host, that are mounted into the container.
+fn devices(spec: &ContainerSpec) -> impl Iterator<Item = &str> {
+    spec.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Host { path, kind: HostPathKind::CharDevice } => Some(&**path),
+        MountSource::Host { .. } | MountSource::Files(_) | MountSource::Empty { .. } => None,
+    })
+}
+
+/// By whatever name, such as those of `/dev/serial/by-id`.
+fn device_number(path: &str) -> io::Result<u64> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.file_type().is_char_device() {
+        return Err(io::Error::other("is no character device"));
+    }
+    Ok(metadata.rdev())
+}
+
 fn limits(spec: &ContainerSpec) -> Limits {
     Limits {
         cpu_millis: spec.cpu_millis,
         memory_bytes: spec.memory_bytes,
-        pids: Some(CONTAINER_PIDS_MAX),
+        pids: Some(spec.pids.unwrap_or(CONTAINER_PIDS_MAX)),
         devices: Devices::Container,
     }
 }

@@ -4,9 +4,10 @@
 //! container would (`openat2(2)`, `RESOLVE_IN_ROOT`), and what was found is
 //! mounted on by descriptor, not by a name that leads elsewhere.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -16,17 +17,20 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{Gid, Uid};
 use wherry_bundle::model::HostPathKind;
 
-use super::{Below, Mount, RootFsError, Source};
+use super::stage::{TMP, VOLUMES};
+use super::{Below, Mount, RootFsError, Source, Stage};
 use crate::sys;
 
-/// Mounts all of `mounts` below `rootfs`; `volumes` is the folder that
-/// [`Source::Volume`] is relative to.
+const OVERLAY: &str = "overlay";
+
+/// Mounts all of `mounts` in the root file system on `stage`; `volumes` is the
+/// folder that [`Source::Volume`] is relative to.
 ///
 /// # Errors
 /// The first mount that failed. [`RootFsError::Inside`]: the image has
 /// something else where a mount was to be.
-pub fn fill(rootfs: &Path, volumes: &Path, mounts: &[Mount]) -> Result<(), RootFsError> {
-    let root = open_folder(rootfs)?;
+pub fn fill(stage: &Stage, volumes: &Path, mounts: &[Mount]) -> Result<(), RootFsError> {
+    let root = open_folder(&stage.rootfs())?;
     for mount in mounts {
         match &mount.source {
             Source::Kernel { kind, options } => {
@@ -52,9 +56,57 @@ pub fn fill(rootfs: &Path, volumes: &Path, mounts: &[Mount]) -> Result<(), RootF
                 })?;
                 bind(root.as_fd(), &source, mount)?;
             }
+            Source::Device(path) => {
+                let source = device(path)
+                    .map_err(|source| RootFsError::Device { path: path.clone(), source })?;
+                bind(root.as_fd(), &source, mount)?;
+            }
+            Source::Tmp => {
+                let source = open_folder(&stage.path().join(TMP))?;
+                bind(root.as_fd(), &source, mount)?;
+            }
+            Source::Over(number) => over(root.as_fd(), stage, *number, mount)?,
         }
     }
     Ok(())
+}
+
+fn device(path: &Path) -> io::Result<OwnedFd> {
+    let device = open(path, OFlag::O_PATH)?;
+    let kind = fstat(device.as_raw_fd())?.st_mode & SFlag::S_IFMT.bits();
+    if kind != SFlag::S_IFCHR.bits() {
+        return Err(io::Error::other("is no character device"));
+    }
+    Ok(device)
+}
+
+/// An overlay on what the image has in a folder: the container finds it there,
+/// and may change it.
+fn over(
+    root: BorrowedFd<'_>,
+    stage: &Stage,
+    number: usize,
+    mount: &Mount,
+) -> Result<(), RootFsError> {
+    let target = inside(mount, folder(root, &mount.target))?;
+    let found = inside(mount, fstat(target.as_raw_fd()).map_err(io::Error::from))?;
+    let place = stage.path().join(VOLUMES).join(number.to_string());
+    let [upper, work] = ["upper", "work"].map(|name| place.join(name));
+    for path in [&upper, &work] {
+        fs::create_dir_all(path).map_err(|source| io_error("making folder", path, source))?;
+    }
+    // A merged folder has owner and mode of its upper one.
+    let mode = Permissions::from_mode(found.st_mode & 0o7777);
+    chown(&upper, Some(found.st_uid), Some(found.st_gid))
+        .and_then(|()| fs::set_permissions(&upper, mode))
+        .map_err(|source| io_error("giving away", &upper, source))?;
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        path_of(&target),
+        upper.display(),
+        work.display()
+    );
+    do_mount(mount, Some(OVERLAY), &target, mount.flags, Some(&options))
 }
 
 /// What is there, without any symlink having been followed. A folder that may
@@ -66,7 +118,8 @@ fn reach(below: &Below) -> io::Result<OwnedFd> {
         return Ok(root);
     }
     let flags = match kind {
-        HostPathKind::Any => OFlag::O_PATH,
+        // A device is none of those.
+        HostPathKind::Any | HostPathKind::CharDevice => OFlag::O_PATH,
         HostPathKind::Directory | HostPathKind::DirectoryOrCreate => {
             OFlag::O_PATH | OFlag::O_DIRECTORY
         }
@@ -133,7 +186,10 @@ fn do_mount(
 ) -> Result<(), RootFsError> {
     let kind = match mount.source {
         Source::Kernel { kind, .. } => Some(kind),
-        Source::Pod(_) | Source::Volume(_) | Source::Below(_) => None,
+        Source::Over(_) => Some(OVERLAY),
+        Source::Pod(_) | Source::Volume(_) | Source::Below(_) | Source::Device(_) | Source::Tmp => {
+            None
+        }
     };
     let result = nix::mount::mount(source, path_of(target).as_str(), kind, flags, options);
     inside(mount, result.map_err(io::Error::from))
@@ -204,7 +260,6 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> RootFsError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;

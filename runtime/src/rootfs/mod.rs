@@ -5,6 +5,7 @@
 //! ```text
 //! /                 tmpfs: what the container may write
 //! /upper /work      of the overlay
+//! /tmp /volumes     what it may write if that is read-only
 //! /rootfs           the overlay, with /dev, /sys and the pod's files in it
 //! /proc             the host's
 //! /sys/fs/cgroup    empty
@@ -48,6 +49,11 @@ pub enum RootFsError {
          DirectoryOrCreate, and no part of it may be a symlink)"
     )]
     Below { path: PathBuf, source: io::Error },
+    #[error(
+        "device {path}: {source} (it has to be there when the container starts: is it plugged in, \
+         and its driver loaded?)"
+    )]
+    Device { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Mount(#[from] MountError),
 }

@@ -1,6 +1,8 @@
 //! The stage: made beside the host's mounts, then entered, whereupon the
 //! host's mounts are gone. `pivot_root(2)`, `mount_namespaces(7)`.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -15,11 +17,16 @@ use crate::mounts::{self, MountError};
 pub const ROOTFS: &str = "/rootfs";
 /// Where the OCI bundle goes then.
 pub const BUNDLE: &str = "/";
-/// What a container may write outside its volumes. It lies in RAM and counts
-/// for the container's memory limit, which is the real bound where there is
-/// one.
-const WRITABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-const FOLDERS: [&str; 7] = ["upper", "work", "rootfs", "proc", "sys", "sys/fs", "sys/fs/cgroup"];
+/// The OCI bundle and libcontainer's state lie on the stage too.
+const OWN_BYTES: u64 = 64 * 1024;
+/// Of `/tmp`, in bits: everybody may, and nobody what is another's.
+const TMP_MODE: u32 = 0o1777;
+const FOLDERS: [&str; 9] =
+    ["upper", "work", "rootfs", TMP, VOLUMES, "proc", "sys", "sys/fs", "sys/fs/cgroup"];
+/// On the stage: a container's `/tmp`, and what it writes to volumes of its
+/// image.
+pub const TMP: &str = "tmp";
+pub const VOLUMES: &str = "volumes";
 
 /// A stage that was not entered yet.
 #[derive(Debug)]
@@ -28,22 +35,34 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// A mount namespace of our own, and in it an empty stage at `root`.
+    /// A mount namespace of our own, and in it an empty stage at `root`, on
+    /// which so many bytes can be written: all that the container may write
+    /// outside its volumes. They lie in RAM, and count for the container's
+    /// memory limit, which is the real bound where there is one.
     ///
     /// # Errors
     /// What `unshare(2)`, `mount(2)` or `mkdir(2)` says.
-    pub fn raise(root: PathBuf) -> Result<Self, RootFsError> {
+    pub fn raise(root: PathBuf, bytes_max: u64) -> Result<Self, RootFsError> {
         unshare(CloneFlags::CLONE_NEWNS).map_err(|source| RootFsError::Step {
             what: "unsharing the mount namespace",
             source,
         })?;
         mounts::make_private(Path::new("/"))?;
         make_folder(&root)?;
-        mounts::tmpfs(&root, WRITABLE_BYTES_MAX, 0o755, MsFlags::empty())?;
+        mounts::tmpfs(&root, bytes_max.saturating_add(OWN_BYTES), 0o755, MsFlags::empty())?;
         for folder in FOLDERS {
             make_folder(&root.join(folder))?;
         }
+        let tmp = root.join(TMP);
+        // Not when it is made: the umask would take bits away.
+        std::fs::set_permissions(&tmp, Permissions::from_mode(TMP_MODE))
+            .map_err(|source| RootFsError::Io { what: "setting the mode of", path: tmp, source })?;
         Ok(Self { root })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
     }
 
     /// The root file system, as long as the stage was not entered.

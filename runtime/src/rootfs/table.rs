@@ -13,8 +13,6 @@ use crate::proto::{ContainerSpec, MountSource, MountSpec};
 
 /// Size of a container's `/dev`: device nodes, no data.
 const DEV: &str = "mode=755,size=64k";
-/// Of a container that can write nowhere else; counts as its memory.
-const TMP: &str = "mode=1777,size=64m";
 const DEV_PTS: &str = "newinstance,ptmxmode=0666,mode=0620,gid=5";
 
 /// One mount.
@@ -36,6 +34,14 @@ pub enum Source {
     Volume(String),
     /// Below a folder, reached without any symlink.
     Below(Below),
+    /// A device of the host's, by whatever name: what is below `/dev` is
+    /// root's.
+    Device(PathBuf),
+    /// The stage's own.
+    Tmp,
+    /// What the image has there, with what the container writes over it in a
+    /// folder of this number.
+    Over(usize),
 }
 
 /// What pods can write to: its names must not lead elsewhere.
@@ -78,8 +84,14 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
     let mut volumes: Vec<Mount> =
         container.mounts.iter().map(|mount| volume(pod, container, mount)).collect();
     let has_tmp = volumes.iter().any(|mount| mount.target == "/tmp");
-    if container.read_only_root && !has_tmp {
-        volumes.push(kernel("/tmp", "tmpfs", TMP, nosuid | nodev));
+    let own =
+        |target: &str, source| Mount { target: target.to_owned(), source, flags: nosuid | nodev };
+    if container.read_only_root {
+        if !has_tmp {
+            volumes.push(own("/tmp", Source::Tmp));
+        }
+        let over = container.image_volumes.iter().enumerate();
+        volumes.extend(over.map(|(number, path)| own(path, Source::Over(number))));
     }
     volumes.sort_by_key(|mount| mount.target.matches('/').count());
     all.extend(volumes);
@@ -94,6 +106,11 @@ fn volume(pod: &PodFolder, container: &ContainerSpec, mount: &MountSpec) -> Moun
     }
     let source = match &mount.source {
         MountSource::Files(path) => Source::Volume(path.to_string()),
+        MountSource::Host { path, kind: HostPathKind::CharDevice } => {
+            flags |= MsFlags::MS_NOEXEC;
+            flags -= MsFlags::MS_NODEV;
+            Source::Device(path.as_str().into())
+        }
         MountSource::Host { path, kind } => {
             // What the host has there is data: programs come with images.
             flags |= MsFlags::MS_NOEXEC;
@@ -128,6 +145,9 @@ mod tests {
                     Source::Kernel { kind, options } => format!("{kind}({options})"),
                     Source::Pod(path) => path.display().to_string(),
                     Source::Volume(path) => format!("volume {path}"),
+                    Source::Device(path) => format!("device {}", path.display()),
+                    Source::Tmp => "tmp".to_owned(),
+                    Source::Over(number) => format!("over {number}"),
                     Source::Below(Below { folder, path, .. }) => {
                         format!("{} in {}", path.display(), folder.display())
                     }
@@ -153,10 +173,12 @@ mod tests {
                 format!("/etc/resolv.conf = {pod}/resolv.conf: {read_only}"),
                 format!("/etc/hostname = {pod}/hostname: {read_only}"),
                 "/line = run/line in /: ms_nosuid ms_nodev ms_noexec".to_owned(),
-                "/tmp = tmpfs(mode=1777,size=64m): ms_nosuid ms_nodev".to_owned(),
+                "/tmp = tmp: ms_nosuid ms_nodev".to_owned(),
                 "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev".to_owned(),
+                "/dev/modem = device /dev/ttyS0: ms_nosuid ms_noexec".to_owned(),
                 format!("/run/lion =  in {pod}/empty/run: ms_nosuid ms_nodev"),
                 "/etc/lion/deep = volume abcd/deep: ms_rdonly ms_nosuid ms_nodev".to_owned(),
+                "/var/lib/lion = over 0: ms_nosuid ms_nodev".to_owned(),
             ]
         );
     }

@@ -18,7 +18,7 @@ use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet;
 use wherry_runtime::proto::{
-    ContainerSpec, ContainerState, Notice, Packet, PodReport, PodSpec, Request, join_words,
+    ContainerSpec, ContainerState, Dns, Notice, Packet, PodReport, PodSpec, Request, join_words,
 };
 
 pub const RIG: &str = env!("CARGO_BIN_EXE_wherry-launcher-rig");
@@ -403,6 +403,8 @@ pub fn pod(pod: &str, containers: &[&str], address: Option<[u8; 4]>) -> PodSpec 
         grace_millis: 1000,
         containers: containers.iter().map(|text| (name(text), Role::Main)).collect(),
         empty_dirs: heapless::Vec::new(),
+        host_aliases: heapless::Vec::new(),
+        dns: Dns::default(),
     }
 }
 
@@ -419,10 +421,13 @@ pub fn script(container: &str, text: &str) -> ContainerSpec {
         capabilities: 0,
         cpu_millis: None,
         memory_bytes: Some(64 << 20),
+        pids: None,
+        storage_bytes: None,
         layers: [LAYERS.base, LAYERS.top].into_iter().collect(),
         mounts: heapless::Vec::new(),
         stop_signal: 15,
         read_only_root: false,
+        image_volumes: heapless::Vec::new(),
         seccomp: Seccomp::RuntimeDefault,
     }
 }

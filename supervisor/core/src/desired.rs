@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Deployment, Port};
+use wherry_bundle::model::{Deployment, HostPathKind, Port, Volume, VolumeSource};
 
 use crate::model::{Desired, Millis, PublishedPort, Workload};
 
@@ -34,14 +34,22 @@ impl Workload {
             layers: bundle.layers_of(deployment),
             host_network: pod.host_network,
             ports: ports.filter_map(|port| published(port, pod.host_network)).collect(),
+            has_device: pod.volumes.iter().any(is_device),
             memory_bytes: pod.memory_bytes_max(),
         }
     }
 
-    /// No two of its pods may run at once: they would want the same ports of
-    /// the host's own network.
+    /// No two of its pods may run at once: they would want the same device, or
+    /// the same ports of the host's own network.
     pub(crate) fn is_exclusive(&self) -> bool {
-        self.host_network && !self.ports.is_empty()
+        self.has_device || (self.host_network && !self.ports.is_empty())
+    }
+}
+
+fn is_device(volume: &Volume) -> bool {
+    match &volume.source {
+        VolumeSource::HostPath(host) => host.kind == HostPathKind::CharDevice,
+        VolumeSource::Config(_) | VolumeSource::EmptyDir { .. } => false,
     }
 }
 

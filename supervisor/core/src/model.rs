@@ -64,6 +64,8 @@ pub struct Workload {
     pub layers: BTreeSet<Layer>,
     pub host_network: bool,
     pub ports: Vec<PublishedPort>,
+    /// It has a device of the host.
+    pub has_device: bool,
     /// The most that the limits of its containers come to at one time; one
     /// that has none counts as 0.
     pub memory_bytes: u64,

@@ -1,8 +1,8 @@
 //! Whether a new pod may come beside the old ones, or an old one has to go
 //! first.
 //!
-//! - Pods that want the same ports of the host's own network exclude each
-//!   other.
+//! - Pods that want the same device, or the same ports of the host's own
+//!   network, exclude each other.
 //! - Memory is asked for before each new pod: its limits have to fit into what
 //!   is free. Pods that are on their way and use none yet have theirs set
 //!   aside, whichever deployment they are of. A container without a limit
@@ -62,7 +62,9 @@ pub(crate) fn allowed(
     let is_asked = has_old && most > 0 && can_create;
     if workload.is_exclusive() {
         if is_asked {
-            stop_first(entry, name, workload.hash, "two at once would want the same ports", draft);
+            let what = if workload.has_device { "device" } else { "ports" };
+            let why = format!("two at once would want the same {what}");
+            stop_first(entry, name, workload.hash, &why, draft);
         }
         return Surge::StopFirst;
     }

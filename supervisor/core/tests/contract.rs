@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{
-    Container, Deployment, Image, Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy,
-    Role, Seccomp, Strategy, User,
+    Container, Deployment, Dns, HostPath, HostPathKind, Image, Layer, PodTemplate, Port, Protocol,
+    Resources, RestartPolicy, Role, Seccomp, Strategy, User, Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};
 use wherry_core::ledger::{
@@ -108,6 +108,7 @@ fn a_bundle_becomes_what_decisions_need() {
         probes: Probes::default(),
         pre_stop: None,
         read_only_root: true,
+        image_volumes: Vec::new(),
         seccomp: Seccomp::RuntimeDefault,
     };
     let deployment = Deployment {
@@ -125,6 +126,8 @@ fn a_bundle_becomes_what_decisions_need() {
             containers: vec![container],
             volumes: Vec::new(),
             fs_group: None,
+            host_aliases: Vec::new(),
+            dns: Dns::default(),
         },
     };
     let image = Image {
@@ -159,4 +162,11 @@ fn a_bundle_becomes_what_decisions_need() {
     bundle.deployments[0].pod.host_network = true;
     let web = &Desired::of(&bundle).workloads[&name("web")];
     assert_eq!(web.ports, [published(8080, 8080), published(9090, 9090)]);
+    assert!(!web.has_device);
+    for (kind, is_device) in [(HostPathKind::Any, false), (HostPathKind::CharDevice, true)] {
+        let source = VolumeSource::HostPath(HostPath { path: "/dev/ttyS0".into(), kind });
+        bundle.deployments[0].pod.volumes = vec![Volume { name: name("line"), source }];
+        let web = &Desired::of(&bundle).workloads[&name("web")];
+        assert_eq!(web.has_device, is_device, "{kind:?}");
+    }
 }

@@ -95,8 +95,7 @@ pub(super) fn run(config_path: &Path) -> Result<(), ProcessError> {
             subnet_prefix: subnet::PREFIX,
             dns: config.dns,
         },
-        host_paths: config.host_paths,
-        seccomp_unconfined: config.seccomp_unconfined,
+        allowed: config.allowed,
         supervisor: Supervisor::Spawn { args },
     })
     .map_err(|source| lacking(source, subject))?;

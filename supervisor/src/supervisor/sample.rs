@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
-    PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy, User,
-    VersionRef, Volume, VolumeSource,
+    Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Dns, HostAlias, Image,
+    Layer, Mount, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy,
+    User, VersionRef, Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name};
 
@@ -81,6 +81,16 @@ fn deployment(map: &ConfigRef, secret: &ConfigRef) -> Deployment {
                 volume("keys", secret, &[], 0o400),
             ],
             fs_group: None,
+            host_aliases: vec![HostAlias {
+                address: "10.0.0.9".parse().unwrap(),
+                names: vec!["plc".into(), "plc.example".into()],
+            }],
+            dns: Dns {
+                alone: true,
+                nameservers: vec!["10.0.0.53".parse().unwrap()],
+                searches: vec!["a.example".into(), "b.example".into()],
+                options: vec!["ndots:2".into()],
+            },
         },
     }
 }
@@ -108,7 +118,12 @@ fn container() -> Container {
             container_port: 80,
             host_port: Some(8080),
         }],
-        resources: Resources { cpu_millis: Some(500), memory_bytes: Some(32 << 20) },
+        resources: Resources {
+            cpu_millis: Some(500),
+            memory_bytes: Some(32 << 20),
+            pids: Some(9),
+            storage_bytes: Some(1 << 20),
+        },
         mounts: vec![
             mount("config", "/etc/lion", None),
             mount("keys", "/etc/key.pem", Some("key.pem")),
@@ -117,6 +132,7 @@ fn container() -> Container {
         probes: Probes::default(),
         pre_stop: None,
         read_only_root: true,
+        image_volumes: vec!["/var/lib/lion".into()],
         seccomp: Seccomp::RuntimeDefault,
     }
 }

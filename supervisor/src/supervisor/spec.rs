@@ -2,7 +2,7 @@
 //!
 //! Never here: files, addresses being chosen.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use heapless::Vec as Bounded;
 use wherry_bundle::model::{
@@ -10,7 +10,7 @@ use wherry_bundle::model::{
 };
 use wherry_bundle::{Bundle, Digest, Fact, Name};
 use wherry_runtime::proto::{
-    ContainerSpec, EmptyDir, MountSource, MountSpec, PathText, PodSpec, join_words,
+    ContainerSpec, Dns, EmptyDir, MountSource, MountSpec, Names, PathText, PodSpec, join_words,
 };
 
 /// Why a pod cannot be asked for. A bundle's checks leave few ways.
@@ -20,7 +20,7 @@ pub enum SpecError {
     NoDeployment(Name),
     #[error("container {container}: its image is not in the bundle")]
     NoImage { container: Name },
-    #[error("pod {0} has too many containers for a request to the launcher")]
+    #[error("pod {0} has too much of something for a request to the launcher")]
     TooMany(Name),
     #[error("container {container}: {what} does not fit in a request to the launcher")]
     TooLarge { container: Name, what: &'static str },
@@ -70,6 +70,9 @@ impl PodOrder {
                 grace_millis: u64::from(template.termination_grace_seconds) * 1000,
                 containers: order.ok_or_else(|| SpecError::TooMany(name.clone()))?,
                 empty_dirs: bounded(empty_dirs).ok_or_else(|| SpecError::TooMany(name.clone()))?,
+                host_aliases: host_aliases(template)
+                    .ok_or_else(|| SpecError::TooMany(name.clone()))?,
+                dns: dns(template).ok_or_else(|| SpecError::TooMany(name.clone()))?,
             },
             containers,
         })
@@ -86,6 +89,28 @@ pub fn volumes_folder(hash: &Digest) -> String {
 fn empty_dir(volume: &Volume, gid: Option<u32>) -> Option<EmptyDir> {
     let VolumeSource::EmptyDir { bytes_max } = volume.source else { return None };
     Some(EmptyDir { volume: volume.name.clone(), bytes_max, gid })
+}
+
+fn host_aliases<const N: usize>(template: &PodTemplate) -> Option<Bounded<(IpAddr, Names), N>> {
+    let mut all = Bounded::new();
+    for alias in &template.host_aliases {
+        all.push((alias.address, names(&alias.names)?)).ok()?;
+    }
+    Some(all)
+}
+
+fn dns(template: &PodTemplate) -> Option<Dns> {
+    let dns = &template.dns;
+    Some(Dns {
+        alone: dns.alone,
+        nameservers: bounded(dns.nameservers.iter().copied())?,
+        searches: names(&dns.searches)?,
+        options: names(&dns.options)?,
+    })
+}
+
+fn names(names: &[String]) -> Option<Names> {
+    names.join(" ").as_str().try_into().ok()
 }
 
 fn container_spec(
@@ -105,6 +130,8 @@ fn container_spec(
     let args: Vec<String> = container.args.iter().map(|word| word.resolve(facts)).collect();
     let args = args.iter().map(String::as_str);
     let layers = image.layers.iter().map(|layer| layer.digest);
+    let image_volumes = container.image_volumes.iter().map(|path| path_text(path));
+    let image_volumes = image_volumes.collect::<Option<Vec<_>>>().and_then(bounded);
     let mounts = container.mounts.iter().map(|mount| mount_spec(mount, template, hash));
     let mounts = mounts.collect::<Option<Vec<_>>>().and_then(bounded);
     Ok(ContainerSpec {
@@ -119,10 +146,13 @@ fn container_spec(
         capabilities: capability_bits(&container.capabilities),
         cpu_millis: container.resources.cpu_millis,
         memory_bytes: container.resources.memory_bytes,
+        pids: container.resources.pids,
+        storage_bytes: container.resources.storage_bytes,
         layers: bounded(layers).ok_or_else(too_large("the list of layers"))?,
         mounts: mounts.ok_or_else(too_large("the list of mounts"))?,
         stop_signal: container.stop_signal,
         read_only_root: container.read_only_root,
+        image_volumes: image_volumes.ok_or_else(too_large("a volume of its image"))?,
         seccomp: container.seccomp,
     })
 }
@@ -232,6 +262,16 @@ mod tests {
         );
         assert!(lion.mounts.iter().all(|mount| mount.read_only));
         assert!(lion.read_only_root);
+        assert_eq!((lion.pids, lion.storage_bytes), (Some(9), Some(1 << 20)));
+        assert_eq!(lion.image_volumes[0].as_str(), "/var/lib/lion");
+        let (address, names) = &pod.host_aliases[0];
+        assert_eq!((address.to_string().as_str(), names.as_str()), ("10.0.0.9", "plc plc.example"));
+        let dns = &pod.dns;
+        assert_eq!((dns.alone, dns.nameservers[0].to_string().as_str()), (true, "10.0.0.53"));
+        assert_eq!(
+            (dns.searches.as_str(), dns.options.as_str()),
+            ("a.example b.example", "ndots:2")
+        );
         assert_eq!(pod.containers[..], [(sample::name("lion"), Role::Main)]);
     }
 

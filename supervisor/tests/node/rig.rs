@@ -17,7 +17,7 @@ use wherry::store::Store;
 use wherry_bundle::envelope;
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Image, Layer, Mount,
+    Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Dns, Image, Layer, Mount,
     PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy, User,
     VersionRef, Volume, VolumeSource,
 };
@@ -413,6 +413,8 @@ pub fn deployment(
                 }),
             }],
             fs_group: None,
+            host_aliases: Vec::new(),
+            dns: Dns::default(),
         },
     }
 }
@@ -428,7 +430,7 @@ pub fn container(text: &str, script: &str) -> Container {
         user: User { uid: 1000, gid: 1000, additional_gids: vec![] },
         capabilities: BTreeSet::new(),
         ports: vec![],
-        resources: Resources { cpu_millis: None, memory_bytes: Some(32 << 20) },
+        resources: Resources { memory_bytes: Some(32 << 20), ..Resources::default() },
         mounts: vec![Mount {
             volume: name("greeting"),
             path: "/etc/greeting".into(),
@@ -439,6 +441,7 @@ pub fn container(text: &str, script: &str) -> Container {
         probes: Probes::default(),
         pre_stop: None,
         read_only_root: true,
+        image_volumes: Vec::new(),
         seccomp: Seccomp::RuntimeDefault,
     }
 }

@@ -176,6 +176,7 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         layers: BTreeSet::from([layer(0), layer(form + 1)]),
         host_network,
         ports,
+        has_device: deployment == "db" && form == 3,
         memory_bytes: if form == 2 { 0 } else { 64 << 20 },
     }
 }

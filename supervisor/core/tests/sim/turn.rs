@@ -183,7 +183,9 @@ pub fn bounds(workload: &Workload, short: bool) -> (usize, usize) {
 }
 
 fn is_exclusive(workload: &Workload) -> bool {
-    workload.strategy == Strategy::Recreate || (workload.host_network && !workload.ports.is_empty())
+    workload.strategy == Strategy::Recreate
+        || workload.has_device
+        || (workload.host_network && !workload.ports.is_empty())
 }
 
 pub fn is_running(state: &ObservedContainer) -> bool {

@@ -109,6 +109,20 @@ fn pods_with_the_same_ports_of_the_host_never_meet() {
 }
 
 #[test]
+fn pods_with_the_same_device_never_meet() {
+    let modem = |form| Workload { has_device: true, ..workload(form) };
+    let mut s = Scenario::new();
+    s.bundle([("modem", modem("a"))]);
+    s.settle(0);
+    s.bundle([("modem", modem("b"))]);
+    s.step(1_000, &["publish modem 0"]);
+    assert_eq!(
+        s.told(EventKind::StrategyChanged),
+        [": modem: old pods are stopped first: two at once would want the same device"]
+    );
+}
+
+#[test]
 fn what_sigkill_does_not_end_keeps_nothing_up() {
     let mut s = Scenario::new();
     s.bundle([("web", replicas("a", 1, STOP_FIRST))]);

@@ -41,6 +41,7 @@ pub fn workload(form: &str) -> Workload {
         layers: BTreeSet::from([layer(form)]),
         host_network: false,
         ports: Vec::new(),
+        has_device: false,
         memory_bytes: 0,
     }
 }

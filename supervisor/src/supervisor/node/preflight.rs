@@ -38,8 +38,7 @@ impl Node {
             memory_bytes: memory::total_bytes(),
             memory_percent_max: self.config.memory_percent_max,
             lacks,
-            host_paths: self.config.host_paths.clone(),
-            seccomp_unconfined: self.config.seccomp_unconfined,
+            allowed: self.config.allowed.clone(),
         };
         self.kernel.forget_lacks();
         let cgroup = &self.config.cgroup;

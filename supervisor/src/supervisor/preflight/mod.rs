@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use wherry_bundle::Bundle;
 use wherry_bundle::model::{Deployment, Protocol};
+use wherry_runtime::check::Allowed;
 
 use super::report::megabytes;
 use kernel::Lacks;
@@ -26,10 +27,8 @@ pub struct Offer {
     /// Of that, what the limits of all pods together may be.
     pub memory_percent_max: u32,
     pub lacks: Lacks,
-    /// What pods may mount of the host, with all that is below.
-    pub host_paths: Vec<PathBuf>,
-    /// Whether a container may be without a filter of system calls.
-    pub seccomp_unconfined: bool,
+    /// What pods may have of the host.
+    pub allowed: Allowed,
 }
 
 /// Room for layers.
@@ -123,8 +122,7 @@ mod tests {
             memory_bytes: Some(480_000_000),
             memory_percent_max: 100,
             lacks: Lacks::default(),
-            host_paths: Vec::new(),
-            seccomp_unconfined: false,
+            allowed: Allowed::default(),
         }
     }
 
@@ -180,13 +178,33 @@ mod tests {
         let host_path = HostPath { path: "/run/line".into(), kind: HostPathKind::Directory };
         let source = VolumeSource::HostPath(host_path);
         bundle.deployments[0].pod.volumes.push(Volume { name: sample::name("line"), source });
-        let allowing = |allowed: &str| Offer { host_paths: vec![allowed.into()], ..offer() };
+        let allowing = |allowed: &str| {
+            let allowed = Allowed { host_paths: vec![allowed.into()], ..Allowed::default() };
+            Offer { allowed, ..offer() }
+        };
         for allowed in ["/run/line", "/run"] {
             assert_eq!(told(&bundle, &allowing(allowed)), Vec::<String>::new());
         }
         for allowed in ["/run/line/one", "/run/li", "/srv"] {
             let [why] = &told(&bundle, &allowing(allowed))[..] else { panic!("{allowed}") };
             assert!(why.contains("volume line: the host path `/run/line`"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_one_that_the_node_allows() {
+        let mut bundle = sample::bundle();
+        let device = |path: &str| HostPath { path: path.into(), kind: HostPathKind::CharDevice };
+        let source = VolumeSource::HostPath(device("/dev/null"));
+        bundle.deployments[0].pod.volumes.push(Volume { name: sample::name("modem"), source });
+        let allowing = |allowed: &str| {
+            let allowed = Allowed { devices: vec![allowed.into()], ..Allowed::default() };
+            Offer { allowed, ..offer() }
+        };
+        assert_eq!(told(&bundle, &allowing("/dev/null")), Vec::<String>::new());
+        for allowed in ["/dev/nul", "/dev/null/x", "/dev/zero"] {
+            let [why] = &told(&bundle, &allowing(allowed))[..] else { panic!("{allowed}") };
+            assert!(why.contains("volume modem: the device `/dev/null` is not among"), "{why}");
         }
     }
 

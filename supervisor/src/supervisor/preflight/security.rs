@@ -1,33 +1,38 @@
 //! What a bundle asks for that its node's configuration has to allow.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Container, HostPath, Seccomp, VolumeSource};
+use wherry_bundle::model::{Container, HostPath, HostPathKind, Seccomp, VolumeSource};
+use wherry_runtime::check::Allowed;
 
 use super::Offer;
 
 /// Why `bundle` may not run here, for people.
 pub fn reasons(bundle: &Bundle, offer: &Offer) -> Vec<String> {
-    let mut reasons = host_paths(bundle, &offer.host_paths);
-    reasons.extend(unconfined(bundle, offer.seccomp_unconfined));
+    let mut reasons = host_paths(bundle, &offer.allowed);
+    reasons.extend(unconfined(bundle, offer.allowed.seccomp_unconfined));
     reasons
 }
 
-fn host_paths(bundle: &Bundle, allowed: &[PathBuf]) -> Vec<String> {
+fn host_paths(bundle: &Bundle, allowed: &Allowed) -> Vec<String> {
     let volumes = bundle.deployments.iter().flat_map(|deployment| {
         deployment.pod.volumes.iter().map(move |volume| (&deployment.name, volume))
     });
     let refused = volumes.filter_map(|(deployment, volume)| {
-        let VolumeSource::HostPath(HostPath { path, .. }) = &volume.source else { return None };
+        let VolumeSource::HostPath(HostPath { path, kind }) = &volume.source else { return None };
+        let (allowed, what) = match kind {
+            HostPathKind::CharDevice => {
+                (&allowed.devices, format!("the device `{path}` is not among `[devices] paths`"))
+            }
+            HostPathKind::Any | HostPathKind::Directory | HostPathKind::DirectoryOrCreate => (
+                &allowed.host_paths,
+                format!("the host path `{path}` is not below one of `[volumes] host_paths`"),
+            ),
+        };
         let is_allowed = allowed.iter().any(|prefix| Path::new(path).starts_with(prefix));
-        let volume = &volume.name;
-        (!is_allowed).then(|| {
-            format!(
-                "deployment {deployment}, volume {volume}: the host path `{path}` is not below one \
-                 of `[volumes] host_paths` in the node's configuration"
-            )
-        })
+        let at = format!("deployment {deployment}, volume {}", volume.name);
+        (!is_allowed).then(|| format!("{at}: {what} in the node's configuration"))
     });
     refused.collect()
 }
