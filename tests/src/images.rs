@@ -228,6 +228,42 @@ impl Images {
         Ok(())
     }
 
+    /// An image of nothing but the files in `folder`: no shell, no users, no
+    /// `/tmp`.
+    ///
+    /// # Errors
+    /// What umoci says.
+    pub fn build_bare(&self, tag: &str, folder: &Path, entrypoint: &[&str]) -> Result<()> {
+        let image = self.image(tag);
+        run(&mut tool("umoci", ["new", "--image", &image]))?;
+        insert(&image, folder)?;
+        let mut config = tool("umoci", ["config", "--image", &image, "--config.user", "65532"]);
+        config.args(["--architecture", self.source.architecture]);
+        for word in entrypoint {
+            config.args(["--config.entrypoint", word]);
+        }
+        run(&mut config)?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// What umoci says.
+    pub fn set_working_dir(&self, tag: &str, path: &str) -> Result<()> {
+        let image = self.image(tag);
+        run(&mut tool("umoci", ["config", "--image", &image, "--config.workingdir", path]))?;
+        Ok(())
+    }
+
+    /// Declares a folder of an image as a volume.
+    ///
+    /// # Errors
+    /// What umoci says.
+    pub fn declare_volume(&self, tag: &str, path: &str) -> Result<()> {
+        let image = self.image(tag);
+        run(&mut tool("umoci", ["config", "--image", &image, "--config.volume", path]))?;
+        Ok(())
+    }
+
     /// Puts all of `folder` on top of an image, as one layer.
     ///
     /// # Errors

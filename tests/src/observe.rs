@@ -26,7 +26,8 @@ pub fn http_get(address: &str, path: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an empty answer")?;
-    if !head.starts_with("HTTP/1.1 200") {
+    // Small servers answer as HTTP/1.0.
+    if !["HTTP/1.1 200", "HTTP/1.0 200"].iter().any(|ok| head.starts_with(ok)) {
         bail!("answered {}", head.lines().next().unwrap_or_default());
     }
     Ok(body.to_owned())
