@@ -98,6 +98,8 @@ impl Inbox {
             }
             Topic::Log => self.replies.log(&node, LogChunk::from_bytes(payload)?),
             Topic::Reply => self.replies.reply(&node, Reply::from_bytes(payload)?),
+            // Nobody asks for them as yet.
+            Topic::Metrics => {}
             Topic::Desired | Topic::Command | Topic::EventAck | Topic::ChunkData => {
                 log::debug!("not subscribed to: {}", publish.topic);
             }
