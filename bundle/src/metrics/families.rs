@@ -20,7 +20,7 @@ pub struct Family {
     pub(super) samples: fn(&Metrics, &mut Samples<'_>),
 }
 
-/// What Wherry wrote to flash: the cloud knows it of nodes that push nothing.
+/// What Wherry wrote to flash.
 pub const FLASH_WRITTEN: &str = "wherry_node_flash_written_bytes_total";
 
 const fn gauge(
@@ -390,7 +390,9 @@ fn is_available(pod: &Pod) -> bool {
     pod.phase == PodPhase::Available
 }
 
-fn phase(phase: &Phase) -> &'static str {
+/// In a word.
+#[must_use]
+pub fn phase(phase: &Phase) -> &'static str {
     match phase {
         Phase::Empty => "empty",
         Phase::Fetching { .. } => "fetching",
