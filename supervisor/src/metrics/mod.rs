@@ -30,6 +30,8 @@ pub use machine::Places;
 const STACK_BYTES: usize = 192 * 1024;
 /// The first sample comes when the connection to the cloud is there, mostly.
 const FIRST_PUSH: Duration = Duration::from_secs(5);
+/// Until it is looked again whether it is there now.
+const OFFLINE_RETRY: Duration = Duration::from_secs(30);
 /// Until a port is tried again that could not be had: its interface may come.
 const LISTEN_RETRY: Duration = Duration::from_secs(30);
 /// Whoever asks more often gets the same once more: each time costs a question
@@ -82,10 +84,12 @@ impl Exporter {
             if let (Some(at), Some(period)) = (push_at, self.config.push)
                 && at <= Instant::now()
             {
-                push_at = Some(Instant::now() + period);
-                if self.push().is_err() {
+                let sent = self.push().unwrap_or_else(|NoAnswer| {
                     log::debug!("no figures for the cloud: the supervisor does not answer");
-                }
+                    false
+                });
+                let pause = if sent { period } else { period.min(OFFLINE_RETRY) };
+                push_at = Some(Instant::now() + pause);
             }
         }
     }
@@ -102,17 +106,17 @@ impl Exporter {
         Some(text)
     }
 
-    /// Without a connection nothing is made: it could not be sent.
-    fn push(&self) -> Result<(), NoAnswer> {
+    /// False without a connection: nothing is made that could not be sent.
+    fn push(&self) -> Result<bool, NoAnswer> {
         let status = self.status()?;
         if !status.cloud.connected {
-            return Ok(());
+            return Ok(false);
         }
         match self.sample(&status)?.to_bytes() {
-            Ok(sample) => (self.ask)(Ask::Push { sample }).then_some(()).ok_or(NoAnswer),
+            Ok(sample) => (self.ask)(Ask::Push { sample }).then_some(true).ok_or(NoAnswer),
             Err(error) => {
                 log::warn!("the cloud gets no figures: {error}");
-                Ok(())
+                Ok(true)
             }
         }
     }

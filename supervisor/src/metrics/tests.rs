@@ -96,12 +96,12 @@ fn exporter(connected: bool) -> (Exporter, mpsc::Receiver<Vec<u8>>) {
 #[test]
 fn the_cloud_gets_a_sample_while_it_is_there() {
     let (with, out) = exporter(true);
-    with.push().unwrap();
+    assert!(with.push().unwrap());
     let metrics = Metrics::from_bytes(&out.try_recv().unwrap()).unwrap();
     assert_eq!((metrics.push_seconds, metrics.wherry.generation), (60, Generation(7)));
     assert_eq!(metrics.pods[0].usage.unwrap().cpu_micros, 1_500_000);
     let (without, out) = exporter(false);
-    without.push().unwrap();
+    assert!(!without.push().unwrap());
     assert!(out.try_recv().is_err());
     let mut ending = exporter(true).0;
     ending.ask = Box::new(|_| false);
