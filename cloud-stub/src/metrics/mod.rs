@@ -184,9 +184,11 @@ pub(crate) mod tests {
         put("gw-3", &sample(u32::MAX, 1), now);
         assert_eq!(nodes(after(179)), ["gw-1", "gw-2", "gw-3"]);
         assert_eq!(nodes(after(180)), ["gw-2", "gw-3"]);
-        put("gw-2", &sample(300, 2), after(800));
-        assert_eq!(nodes(after(1_000)), ["gw-2", "gw-3"]);
-        let newest = &fleet.fresh(|_| true, after(1_000))[&name("gw-2")];
+        assert_eq!(nodes(after(899)), ["gw-2", "gw-3"]);
+        assert_eq!(nodes(after(900)), ["gw-3"]);
+        put("gw-2", &sample(300, 1), after(900));
+        put("gw-2", &sample(300, 2), after(950));
+        let newest = &fleet.fresh(|_| true, after(1_849))[&name("gw-2")];
         assert_eq!(newest.wherry.generation, Generation(2));
         assert_eq!(nodes(after(3 * 86_400)), Vec::<String>::new());
     }

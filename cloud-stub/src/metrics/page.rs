@@ -109,9 +109,11 @@ const OWN: &[Own] = &[
     }),
 ];
 
+type NodeLines = fn(&Node, &mut Samples<'_>);
+
 /// Names of [`FAMILIES`] that the cloud knows from a node's status, which comes
 /// at once and from nodes that push no figures too.
-const FROM_STATUS: &[(&str, fn(&Node, &mut Samples<'_>))] = &[
+const FROM_STATUS: &[(&str, NodeLines)] = &[
     (FLASH_WRITTEN, |node, samples| {
         let Some(flash) = node.flash else { return };
         samples.line(&[("purpose", "layers")], flash.layer_bytes);

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// Three pods are 400 bytes: 4 MB a month. Once a minute would be five times
-/// that, and a wake-up of the launcher for each pod each time.
+/// Three pods are 350 bytes, 500 with what carries them: 4 MB a month. Once a
+/// minute would be five times that, and as many times a question to the launcher
+/// for each pod, on a gateway that is else asleep.
 const PUSH_SECONDS: u32 = 300;
 /// More often is what a listener is for.
 const PUSH_SECONDS_MIN: u32 = 5;
