@@ -24,7 +24,8 @@ fuzz_target!(|bytes: &[u8]| {
         _ => decode::<Status>(payload),
     }
     if let (7, Ok(metrics)) = (kind % 9, Metrics::from_bytes(payload)) {
-        render(&[(Labels::new(), &metrics.tidy())]);
+        let text = render(&[(Labels::new(), &metrics.tidy())]);
+        assert!(text.lines().all(|line| line.starts_with('#') || line.contains(' ')));
     }
 });
 
