@@ -117,7 +117,39 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
+
+    /// Whoever comes, and what they come to.
+    fn pair() -> (TcpStream, TcpStream) {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(door.local_addr().unwrap()).unwrap();
+        (client, door.accept().unwrap().0)
+    }
+
+    #[test]
+    fn whoever_is_slow_is_cut_off() {
+        let patience = Duration::from_millis(100);
+        let start = Instant::now();
+        let (_silent, served) = pair();
+        assert!(head(&served, Instant::now() + patience).is_err());
+        // One that goes on and on, a byte at a time.
+        let (mut slow, served) = pair();
+        let dripping = thread::spawn(move || {
+            while slow.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        assert!(head(&served, Instant::now() + patience).is_err());
+        drop(served);
+        dripping.join().unwrap();
+        // One that does not take its answer, which no buffer holds.
+        let (_deaf, served) = pair();
+        assert!(send(&served, &vec![b'x'; 64 << 20], Instant::now() + patience).is_err());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
 
     #[test]
     fn only_one_thing_is_here() {
