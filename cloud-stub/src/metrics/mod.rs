@@ -3,6 +3,8 @@
 //!
 //! Never here: history. That is what scrapes this is for.
 
+#[cfg(test)]
+mod dashboard;
 pub mod page;
 
 use std::collections::BTreeMap;

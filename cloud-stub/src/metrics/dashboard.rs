@@ -1,14 +1,13 @@
 //! The dashboard in `grafana/`: Prometheus understands every query, and each
 //! names only metrics that the cloud has.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use wherry_cloud::metrics::page::names;
+
+use super::page::names;
 
 /// Words of PromQL that are no functions, for those have a parenthesis.
 const WORDS: [&str; 18] = [
