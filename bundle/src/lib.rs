@@ -15,6 +15,7 @@ pub mod health;
 pub mod id;
 pub mod limits;
 pub mod message;
+pub mod metrics;
 pub mod model;
 pub mod topic;
 pub mod wire;

@@ -25,10 +25,12 @@ pub enum Topic {
     Log,
     /// Node to cloud: [`crate::message::Reply`].
     Reply,
+    /// Node to cloud: [`crate::metrics::Metrics`].
+    Metrics,
 }
 
 impl Topic {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Desired,
         Self::Command,
         Self::EventAck,
@@ -38,12 +40,13 @@ impl Topic {
         Self::Event,
         Self::Log,
         Self::Reply,
+        Self::Metrics,
     ];
     /// What a node subscribes to.
     pub const TO_NODE: [Self; 4] = [Self::Desired, Self::Command, Self::EventAck, Self::ChunkData];
     /// What the cloud subscribes to, of every node.
-    pub const TO_CLOUD: [Self; 5] =
-        [Self::ChunkGet, Self::Status, Self::Event, Self::Log, Self::Reply];
+    pub const TO_CLOUD: [Self; 6] =
+        [Self::ChunkGet, Self::Status, Self::Event, Self::Log, Self::Reply, Self::Metrics];
 
     #[must_use]
     pub fn suffix(self) -> &'static str {
@@ -57,6 +60,7 @@ impl Topic {
             Self::Event => "event",
             Self::Log => "log",
             Self::Reply => "reply",
+            Self::Metrics => "metrics",
         }
     }
 

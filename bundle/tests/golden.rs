@@ -188,3 +188,8 @@ fn commands() {
     message("log_chunk.hex", &LogChunk { id: 9, seq: 0, lines: vec![line] });
     message("reply.hex", &Reply { id: 9, result: Err("no such pod".into()) });
 }
+
+#[test]
+fn metrics() {
+    message("metrics.hex", &sample::metrics::full());
+}

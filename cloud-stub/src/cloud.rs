@@ -10,6 +10,7 @@ use wherry_bundle::topic::Topic;
 use crate::db::{self, Db};
 use crate::image::BlobDir;
 use crate::ingest::replies::Replies;
+use crate::metrics::Fleet;
 use crate::mqtt::{Away, Mqtt};
 
 /// The parts of a running cloud.
@@ -22,6 +23,7 @@ pub struct Cloud {
     pub(crate) key: SigningKey,
     pub(crate) mqtt: Mqtt,
     pub(crate) replies: Arc<Replies>,
+    pub(crate) fleet: Arc<Fleet>,
     /// Where nodes find the broker, for `node config`; known once it listens.
     pub(crate) public_broker: OnceLock<(String, u16)>,
     pub(crate) counters: Counters,

@@ -15,6 +15,7 @@ pub mod image;
 pub mod ingest;
 pub mod keys;
 pub mod limits;
+pub mod metrics;
 pub mod mqtt;
 pub mod node_config;
 pub mod rollout;

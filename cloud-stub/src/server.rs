@@ -105,7 +105,7 @@ impl Server {
         };
         let port = embedded.as_ref().map(|embedded| embedded.address().port());
         cloud.public_broker.get_or_init(|| public_broker(&settings, port));
-        let (inbox, queues) = Inbox::new(Arc::clone(&cloud.replies));
+        let (inbox, queues) = Inbox::new(Arc::clone(&cloud.replies), Arc::clone(&cloud.fleet));
         let mut workers = ingest::spawn(&cloud, &inbox, queues);
         workers.spawn(when_ready(Arc::clone(&cloud), Arc::clone(&inbox), embedded.clone()));
         if let Some(embedded) = &embedded {
@@ -201,6 +201,7 @@ fn open(
         key,
         mqtt: Mqtt::default(),
         replies: Arc::default(),
+        fleet: Arc::default(),
         public_broker: OnceLock::new(),
         counters: Counters::default(),
         images: std::sync::Mutex::default(),

@@ -6,9 +6,14 @@
 mod cloud_support;
 mod image_support;
 
+use cloud_support::node::Login;
 use cloud_support::package::{deployment, layout, write};
-use cloud_support::{Cloud, text};
+use cloud_support::{Cloud, text, wait};
 use serde_json::{Value, json};
+use wherry_bundle::Generation;
+use wherry_bundle::message::{FlashUse, Phase};
+use wherry_bundle::metrics::{Machine, Metrics, Wherry};
+use wherry_bundle::topic::Topic;
 
 /// The request must fail with this status and with `parts` in its text.
 fn fails(cloud: &Cloud, request: (&str, &str, Option<Value>), status: u16, parts: &[&str]) {
@@ -235,7 +240,43 @@ fn applications_share_a_node_by_different_names() {
 fn metrics_are_prometheus_text() {
     let cloud = Cloud::start();
     cloud.organise();
-    let Value::String(text) = cloud.get("/metrics") else { panic!("not a text") };
-    assert!(text.contains("# TYPE wherry_nodes gauge\nwherry_nodes 1\n"), "{text}");
-    assert!(text.contains("wherry_nodes_online 0\n"), "{text}");
+    let text = || -> String { cloud.get("/metrics").as_str().unwrap().to_owned() };
+    assert!(text().contains("# TYPE wherry_nodes gauge\nwherry_nodes 1\n"), "{}", text());
+    assert!(text().contains("wherry_nodes_online 0\n"), "{}", text());
+    // A node that pushes its figures, as long as it is there.
+    let node = Login::new(cloud.mqtt, "gw-1", &cloud.token("gw-1")).connect().unwrap();
+    node.send_status(3, Phase::Good);
+    node.send(Topic::Metrics, &sample());
+    let of = "node=\"gw-1\",project=\"plant\",customer=\"acme\"";
+    let line = format!("\nnode_load1{{{of}}} 1.10\n");
+    wait("the figures of the node", || text().contains(&line).then_some(()));
+    assert!(text().contains("wherry_messages_received_total{topic=\"metrics\"} 1\n"));
+    node.vanish();
+    wait("their end", || (!text().contains("node_load1")).then_some(()));
+    assert!(text().contains(&format!("wherry_node_online{{{of}}} 0\n")), "{}", text());
+}
+
+fn sample() -> Metrics {
+    Metrics {
+        push_seconds: 60,
+        machine: Machine { load: Some([110, 0, 0]), ..Machine::default() },
+        wherry: Wherry {
+            version: "0.1.0".into(),
+            architecture: "amd64".into(),
+            kernel: "6.1".into(),
+            generation: Generation(3),
+            phase: Phase::Good,
+            applications: Vec::new(),
+            refused: false,
+            failed: false,
+            held: false,
+            cloud_connected: true,
+            events_waiting: 0,
+            events_dropped: 0,
+            flash: FlashUse::default(),
+            launcher: None,
+            supervisor: None,
+        },
+        pods: Vec::new(),
+    }
 }

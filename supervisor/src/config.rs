@@ -7,6 +7,7 @@
 mod allowed;
 pub mod init;
 mod layers;
+mod metrics;
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -21,6 +22,8 @@ use wherry_runtime::init::InitConfig;
 use allowed::{DevicesTable, SecurityTable, VolumesTable};
 pub use layers::LayerKeeping;
 use layers::{LayersTable, PreflightTable};
+pub use metrics::MetricsConfig;
+use metrics::MetricsTable;
 
 use crate::subnet::Subnet;
 use crate::window::{Window, Zone};
@@ -72,6 +75,7 @@ pub struct Config {
     pub update: Update,
     /// What pods may have of the host.
     pub allowed: Allowed,
+    pub metrics: MetricsConfig,
     /// For `wherry init` only.
     pub init: InitConfig,
 }
@@ -251,6 +255,8 @@ struct File {
     devices: DevicesTable,
     #[serde(default)]
     security: SecurityTable,
+    #[serde(default)]
+    metrics: MetricsTable,
     init: Option<init::InitTable>,
 }
 
@@ -334,6 +340,7 @@ impl File {
             memory_percent_max: self.preflight.check()?,
             update: self.update.check()?,
             allowed,
+            metrics: self.metrics.config(),
             init,
         })
     }
@@ -449,6 +456,8 @@ fn syntax(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -470,6 +479,8 @@ mod tests {
         assert_eq!(config.layers.free_bytes_min, 16 << 20);
         assert_eq!(config.layers.check.bytes_per_second, 1 << 20);
         assert_eq!(config.memory_percent_max, 100);
+        let push = Some(Duration::from_secs(300));
+        assert_eq!(config.metrics, MetricsConfig { listen: None, push });
     }
 
     #[test]
@@ -484,7 +495,8 @@ mod tests {
             [preflight]\nmemory_percent_max = 150\n\
             [volumes]\nhost_paths = [\"/run/app\"]\n\
             [devices]\npaths = [\"/dev/ttyS0\", \"/dev/serial/by-id\"]\n\
-            [security]\nseccomp_unconfined = true\n";
+            [security]\nseccomp_unconfined = true\n\
+            [metrics]\nlisten = \"[::1]:9273\"\npush_seconds = 60\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -506,7 +518,21 @@ mod tests {
             seccomp_unconfined: true,
         };
         assert_eq!(config.allowed, allowed);
+        assert_eq!(config.metrics.listen, Some("[::1]:9273".parse().unwrap()));
+        assert_eq!(config.metrics.push, Some(Duration::from_secs(60)));
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
+    }
+
+    #[test]
+    fn a_port_alone_is_on_loopback() {
+        let head = "node = \"gw-1\"\ntrusted_keys = [\"KEY\"]\n[broker]\nhost = \"b\"\n";
+        let metrics = |text: &str| parse(&format!("{head}[metrics]\n{text}\n"));
+        let config = metrics("listen = \"9273\"\npush_seconds = 0").unwrap().metrics;
+        let listen = Some("127.0.0.1:9273".parse().unwrap());
+        assert_eq!(config, MetricsConfig { listen, push: None });
+        for text in ["listen = \"0\"", "listen = \"10.0.0.1\"", "push_seconds = 86401"] {
+            assert!(metrics(text).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -529,6 +555,18 @@ mod tests {
             (
                 format!("{head}{broker}[network]\ndns = [\"x\"]\n"),
                 &["line 6", "key `dns`", "IP address"],
+            ),
+            (
+                format!("{head}{broker}[metrics]\nlisten = \"eth0\"\n"),
+                &["line 6", "key `listen`", "`eth0`", "127.0.0.1:9273"],
+            ),
+            (
+                format!("{head}{broker}[metrics]\npush_seconds = 1\n"),
+                &["line 6", "key `push_seconds`", "5 to 86400", "0"],
+            ),
+            (
+                format!("{head}{broker}[metrics]\npush = 60\n"),
+                &["line 6", "unknown key `push`", "`push_seconds`"],
             ),
             (head.to_owned(), &["missing key `broker`"]),
             (format!("{head}[broker\n"), &["line 3"]),

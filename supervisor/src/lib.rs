@@ -15,6 +15,7 @@ mod io;
 pub mod layers;
 pub mod logger;
 pub mod logs;
+pub mod metrics;
 pub mod scrub;
 pub mod store;
 pub mod subnet;

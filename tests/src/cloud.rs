@@ -11,6 +11,7 @@ use wherry_rig::Arch;
 use crate::host::{Host, Process, Side, WAN_ADDRESS, binary};
 use crate::images::oci_name;
 use crate::node::PATIENCE;
+use crate::observe::http_get;
 use crate::run::wait_for;
 
 /// How a machine in a rig sees this machine (QEMU's user-mode network).
@@ -88,6 +89,14 @@ impl<'a> Cloud<'a> {
     /// As [`Self::cli`], or it is not JSON.
     pub fn json(&self, words: &[&str]) -> Result<Value> {
         Ok(serde_json::from_str(&self.cli(&[words, &["-o", "json"]].concat())?)?)
+    }
+
+    /// Its `/metrics`.
+    ///
+    /// # Errors
+    /// As [`http_get`].
+    pub fn metrics(&self) -> Result<String> {
+        self.host.inside(Side::Wan, || http_get(API, "/metrics"))
     }
 
     /// A customer, a project, the node `gw-1` and the application `shop`.

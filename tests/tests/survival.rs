@@ -89,8 +89,13 @@ fn events_wait_for_the_cloud_and_none_is_lost() {
 fn the_last_will_marks_a_node_offline() {
     with_gateway("will", |host, cloud, node| {
         cloud.wait_node("the node online", |node| node["online"] == true)?;
+        let figures = "\nnode_load1{node=\"gw-1\",project=\"plant\",customer=\"acme\"} ";
+        wait_for("the node's figures in the cloud", PATIENCE, || {
+            Ok(cloud.metrics()?.contains(figures).then_some(()))
+        })?;
         node.end(Signal::SIGKILL)?;
         cloud.wait_node("the node offline", |node| node["online"] == false)?;
+        ensure!(!cloud.metrics()?.contains(figures), "figures of a node that is away");
         node.start()?;
         cloud.wait_node("the node online again", |node| node["online"] == true)?;
         drop(host.uplink(false));

@@ -1,5 +1,9 @@
 //! One bundle that uses every field, shared by the tests of this crate.
 
+#![allow(dead_code)] // each test file uses its part of it
+
+pub mod metrics;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};

@@ -1,20 +1,23 @@
 //! `/v1/key`, `/v1/health`, `/metrics`
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
+use wherry_bundle::Name;
+use wherry_bundle::metrics::text;
 
 use super::ApiError;
 use super::extract::json;
 use crate::cloud::Cloud;
-use crate::db::{DbError, node};
-use crate::view::Node;
+use crate::db::{DbError, node, project};
+use crate::metrics::page::{Counts, Facts, page};
 
 type Shared = State<Arc<Cloud>>;
 
@@ -40,67 +43,29 @@ pub(super) async fn health(State(cloud): Shared) -> Json<Health> {
     Json(Health { broker_connected: cloud.mqtt.is_connected(), wherry_version })
 }
 
-/// By node and purpose. It begins anew when a node boots, as counters may.
-fn flash_written(nodes: &[Node]) -> String {
-    let name = "wherry_node_flash_written_bytes_total";
-    let help = "Bytes that Wherry wrote to a node's flash since it booted.";
-    let mut text = format!("# HELP {name} {help}\n# TYPE {name} counter\n");
-    for (node, flash) in nodes.iter().filter_map(|node| Some((&node.name, node.flash?))) {
-        for (purpose, bytes) in
-            [("layers", flash.layer_bytes), ("state", flash.state_bytes), ("logs", flash.log_bytes)]
-        {
-            // Names need no escapes.
-            text += &format!("{name}{{node=\"{node}\",purpose=\"{purpose}\"}} {bytes}\n");
-        }
-    }
-    text
-}
-
-/// In Prometheus' text format, version 0.0.4.
+/// In Prometheus' text format, for the whole fleet.
 pub(super) async fn metrics(State(cloud): Shared) -> Result<impl IntoResponse, ApiError> {
-    let Json(text) = json(&cloud, |cloud| {
-        let nodes = cloud.db.read(node::list)?;
-        let online = nodes.iter().filter(|node| node.online).count() as u64;
-        let available: u64 = nodes.iter().map(|node| u64::from(node.pods_available)).sum();
-        let events = cloud.counters.events.load(Ordering::Relaxed);
-        let chunk_bytes = cloud.counters.chunk_bytes.load(Ordering::Relaxed);
-        let chunks_sent = cloud.counters.chunks_sent.load(Ordering::Relaxed);
-        let chunks_read = cloud.counters.chunks_read.load(Ordering::Relaxed);
-        let mut text = String::new();
-        for (name, kind, help, value) in [
-            ("wherry_nodes", "gauge", "Nodes that are known.", nodes.len() as u64),
-            ("wherry_nodes_online", "gauge", "Nodes that are connected.", online),
-            ("wherry_pods_available", "gauge", "Available pods of all nodes.", available),
-            ("wherry_events_received_total", "counter", "Events in messages of nodes.", events),
-            ("wherry_chunk_bytes_total", "counter", "Bytes of layers sent to nodes.", chunk_bytes),
-            ("wherry_chunks_sent_total", "counter", "Chunks sent to nodes.", chunks_sent),
-            ("wherry_chunks_read_total", "counter", "Chunks read to be sent.", chunks_read),
-        ] {
-            // Writing to a String does not fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-        }
-        text += &flash_written(&nodes);
-        Ok::<_, DbError>(text)
-    })
-    .await?;
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+    let Json(text) = json(&cloud, |cloud| facts(cloud).map(|facts| page(&facts))).await?;
+    Ok(([(CONTENT_TYPE, text::CONTENT_TYPE)], text))
 }
 
-#[cfg(test)]
-mod tests {
-    use wherry_bundle::message::Phase;
-
-    use super::*;
-    use crate::db::node::tests::{online, with_node};
-
-    #[test]
-    fn what_nodes_wrote_is_told_by_purpose() {
-        let (_dir, db) = with_node();
-        let lines = || flash_written(&db.read(node::list).unwrap());
-        assert_eq!(lines().lines().count(), 2, "it has not said anything yet");
-        let (node, status) = ("gw-1".parse().unwrap(), online(1, Phase::Good));
-        db.write(|tx| node::set_status(tx, &node, &status, false, 1)).unwrap();
-        let line = "wherry_node_flash_written_bytes_total{node=\"gw-1\",purpose=\"layers\"} 0\n";
-        assert!(lines().contains(line), "{}", lines());
-    }
+fn facts(cloud: &Cloud) -> Result<Facts, DbError> {
+    let (nodes, customers) =
+        cloud.db.read(|c| Ok::<_, DbError>((node::list(c)?, project::customers(c)?)))?;
+    // What one that is away said last is not so any more.
+    let online: BTreeSet<&Name> =
+        nodes.iter().filter(|node| node.online).map(|node| &node.name).collect();
+    let samples = cloud.fleet.fresh(|node| online.contains(node), Instant::now());
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &cloud.counters;
+    let counts = Counts {
+        events: count(&counters.events),
+        chunk_bytes: count(&counters.chunk_bytes),
+        chunks_sent: count(&counters.chunks_sent),
+        chunks_read: count(&counters.chunks_read),
+        refused: cloud.fleet.refused(),
+    };
+    let messages = cloud.fleet.messages();
+    let broker_connected = cloud.mqtt.is_connected();
+    Ok(Facts { nodes, customers, samples, messages, counts, broker_connected })
 }

@@ -110,12 +110,14 @@ mod tests {
     fn only_own_topics() {
         let publish = |topic: &str| Packet::Publish(Publish::new(topic, QoS::AtLeastOnce, "x"));
         let subscribe = |topic: &str| Packet::Subscribe(Subscribe::new(topic, QoS::AtLeastOnce));
-        for topic in ["wherry/v1/gw-1/status", "wherry/v1/gw-1/desired"] {
-            assert_eq!(judge(&name(), &publish(topic)), Verdict::Forward, "{topic}");
-            assert_eq!(judge(&name(), &subscribe(topic)), Verdict::Forward, "{topic}");
+        for topic in Topic::ALL {
+            let topic = topic.of(&name());
+            assert_eq!(judge(&name(), &publish(&topic)), Verdict::Forward, "{topic}");
+            assert_eq!(judge(&name(), &subscribe(&topic)), Verdict::Forward, "{topic}");
         }
         for topic in [
             "wherry/v1/gw-2/status",
+            "wherry/v1/gw-2/metrics",
             "wherry/v1/gw-1/other",
             "wherry/v1/+/status",
             "wherry/v1/gw-1/#",

@@ -1,6 +1,8 @@
 //! Projects: nodes and applications that belong together.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use wherry_bundle::Name;
 
 use super::error::{self, DbError, What};
@@ -27,6 +29,17 @@ pub fn add(connection: &Connection, name: &Name, customer: &Name, now: u64) -> R
 pub fn list(connection: &Connection) -> Result<Vec<Project>, DbError> {
     let all = names(connection, "SELECT name FROM project ORDER BY name", [])?;
     all.iter().map(|name| show(connection, name)).collect()
+}
+
+/// Whose each of them is.
+///
+/// # Errors
+/// The database's.
+pub fn customers(connection: &Connection) -> Result<BTreeMap<Name, Name>, DbError> {
+    let mut statement = connection.prepare_cached("SELECT name, customer FROM project")?;
+    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+    let rows = statement.query_map([], read)?.collect::<Result<Vec<_>, _>>()?;
+    rows.iter().map(|(of, customer)| Ok((error::name(of)?, error::name(customer)?))).collect()
 }
 
 /// # Errors

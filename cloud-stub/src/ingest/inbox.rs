@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rumqttc::Publish;
 use tokio::sync::{Notify, mpsc};
@@ -12,6 +13,7 @@ use wherry_bundle::wire::WireError;
 
 use super::replies::Replies;
 use crate::limits::{CHUNK_QUEUE_MAX, EVENT_QUEUE_MAX};
+use crate::metrics::Fleet;
 use crate::mqtt::Listener;
 
 /// Nodes whose newest status waits for the database. With a broker that lets
@@ -33,6 +35,7 @@ pub struct Inbox {
     events: mpsc::Sender<(Name, Events)>,
     chunks: mpsc::Sender<(Name, ChunkGet)>,
     replies: Arc<Replies>,
+    fleet: Arc<Fleet>,
     /// Connected and subscribed.
     pub(crate) ready: Notify,
 }
@@ -46,7 +49,7 @@ pub struct Queues {
 
 impl Inbox {
     #[must_use]
-    pub fn new(replies: Arc<Replies>) -> (Arc<Self>, Queues) {
+    pub fn new(replies: Arc<Replies>, fleet: Arc<Fleet>) -> (Arc<Self>, Queues) {
         let (events, events_out) = mpsc::channel(EVENT_QUEUE_MAX);
         let (chunks, chunks_out) = mpsc::channel(CHUNK_QUEUE_MAX);
         let inbox = Self {
@@ -55,6 +58,7 @@ impl Inbox {
             events,
             chunks,
             replies,
+            fleet,
             ready: Notify::new(),
         };
         (Arc::new(inbox), Queues { events: events_out, chunks: chunks_out })
@@ -98,6 +102,7 @@ impl Inbox {
             }
             Topic::Log => self.replies.log(&node, LogChunk::from_bytes(payload)?),
             Topic::Reply => self.replies.reply(&node, Reply::from_bytes(payload)?),
+            Topic::Metrics => self.fleet.put(node, payload, Instant::now())?,
             Topic::Desired | Topic::Command | Topic::EventAck | Topic::ChunkData => {
                 log::debug!("not subscribed to: {}", publish.topic);
             }
@@ -111,7 +116,9 @@ impl Listener for Inbox {
         let Some((node, topic)) = Topic::parse(&publish.topic) else {
             return log::warn!("a message on the topic `{}`, which is not ours", publish.topic);
         };
+        self.fleet.count(topic);
         if let Err(error) = self.sort(node, topic, &publish) {
+            self.fleet.count_refused();
             log::warn!("a message on {} is dropped: {error}", publish.topic);
         }
     }
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_newest_status_counts_and_rubbish_does_not() {
-        let (inbox, _queues) = Inbox::new(Arc::default());
+        let (inbox, _queues) = Inbox::new(Arc::default(), Arc::default());
         let online = crate::db::node::tests::online(3, wherry_bundle::message::Phase::Good);
         let send = |payload: Vec<u8>| {
             inbox.receive(Publish::new("wherry/v1/gw-1/status", QoS::AtLeastOnce, payload));
@@ -143,5 +150,7 @@ mod tests {
         let expected = Arrived { status: Status::Offline, retained: false };
         assert_eq!(statuses, [("gw-1".parse().unwrap(), expected)].into());
         assert!(inbox.take_statuses().is_empty());
+        assert!(inbox.fleet.messages().contains(&(Topic::Status, 5)));
+        assert_eq!(inbox.fleet.refused(), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! What the supervisor hands to the agent's thread: bounded, never waiting.
 //!
-//! Where only the newest counts (status, wanted layers) there is one slot;
+//! Where only the newest counts (status, figures, wanted layers) there is one slot;
 //! where each counts (log chunks, replies, confirmations) there is a bounded
 //! queue. Never here: MQTT.
 
@@ -34,6 +34,8 @@ pub(super) struct Uplink {
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     pub status: Option<Box<NodeStatus>>,
+    /// Encoded.
+    pub metrics: Option<Vec<u8>>,
     pub want: Option<Vec<WantedLayer>>,
     pub events_pending: bool,
     pub confirmed: Vec<AckToken>,

@@ -2,7 +2,7 @@
 //! of its own.
 //!
 //! It brings the desired envelope, commands and layers down, and status,
-//! events, logs and replies up; `wherry/v1/NODE/…` are its topics. It decides
+//! events, logs, figures and replies up; `wherry/v1/NODE/…` are its topics. It decides
 //! nothing and never touches a pod: without it all pods run on.
 //! Everything received is size-checked and decoded; a bad message is counted,
 //! logged at a bounded rate, and otherwise ignored.
@@ -153,6 +153,12 @@ impl AgentHandle {
     /// after each reconnection.
     pub fn publish_status(&self, status: NodeStatus) {
         self.inbox.put(|inputs| inputs.status = Some(Box::new(status)));
+    }
+
+    /// Of samples of figures only the newest is kept, and none longer than the
+    /// connection lasts: it would be of another time.
+    pub fn publish_metrics(&self, sample: Vec<u8>) {
+        self.inbox.put(|inputs| inputs.metrics = Some(sample));
     }
 
     /// There may be new events in the store's outbox.

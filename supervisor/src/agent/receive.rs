@@ -63,7 +63,14 @@ impl Session<'_> {
                 self.worker.fetcher.receive(chunk, Instant::now(), &mut news);
                 self.tell(news);
             }),
-            Some(Topic::ChunkGet | Topic::Status | Topic::Event | Topic::Log | Topic::Reply)
+            Some(
+                Topic::ChunkGet
+                | Topic::Status
+                | Topic::Event
+                | Topic::Log
+                | Topic::Reply
+                | Topic::Metrics,
+            )
             | None => {
                 self.worker.rejected.note(&publish.topic, &"not a topic for this node");
                 Ok(())

@@ -71,6 +71,7 @@ enum Sent {
     Offline,
     Events,
     ChunkGet,
+    Metrics,
     Uplink(Uplink),
 }
 
@@ -199,6 +200,10 @@ impl<'a> Session<'a> {
             self.publish(Topic::Event, payload, Sent::Events)?;
             return Ok(true);
         }
+        if let Some(payload) = self.worker.metrics.take() {
+            self.publish(Topic::Metrics, payload, Sent::Metrics)?;
+            return Ok(true);
+        }
         if let Some(request) = self.worker.fetcher.next_request(now) {
             let payload = request.to_bytes().map_err(|error| lost(&error))?;
             self.publish(Topic::ChunkGet, payload, Sent::ChunkGet)?;
@@ -264,7 +269,7 @@ impl<'a> Session<'a> {
             Some((Sent::Offline, _)) => {
                 self.client.try_disconnect().map_err(|error| error.to_string())?;
             }
-            Some((Sent::Events | Sent::ChunkGet | Sent::Uplink(_), _)) | None => {}
+            Some((Sent::Events | Sent::ChunkGet | Sent::Metrics | Sent::Uplink(_), _)) | None => {}
         }
         Ok(())
     }
@@ -276,7 +281,7 @@ impl<'a> Session<'a> {
         let sent = sent.into_iter().map(|(sent, _)| sent).chain(self.queued.drain(..));
         let uplinks = sent.filter_map(|sent| match sent {
             Sent::Uplink(uplink) => Some(uplink),
-            Sent::Status | Sent::Offline | Sent::Events | Sent::ChunkGet => None,
+            Sent::Status | Sent::Offline | Sent::Events | Sent::ChunkGet | Sent::Metrics => None,
         });
         let mut uplinks: VecDeque<Uplink> = uplinks.collect();
         uplinks.append(&mut self.worker.uplinks);

@@ -51,6 +51,8 @@ pub(super) struct Worker {
     pub status: Option<Vec<u8>>,
     /// Changed since the session saw it last.
     pub status_changed: bool,
+    /// The newest sample of figures, encoded, until it is sent.
+    pub metrics: Option<Vec<u8>>,
     pub uplinks: VecDeque<Uplink>,
     /// Desired envelopes that the supervisor has dealt with.
     pub confirmed: Vec<AckToken>,
@@ -80,6 +82,7 @@ impl Worker {
             events: EventSender::default(),
             status: None,
             status_changed: false,
+            metrics: None,
             uplinks: VecDeque::new(),
             confirmed: Vec::new(),
             seen: SeenCommands::default(),
@@ -127,6 +130,9 @@ impl Worker {
         if let Some(status) = inputs.status {
             self.set_status(status);
         }
+        if inputs.metrics.is_some() {
+            self.metrics = inputs.metrics;
+        }
         if let Some(layers) = inputs.want {
             self.fetcher.want(layers);
         }
@@ -152,6 +158,7 @@ impl Worker {
             self.take_inputs(Instant::now());
             // They are of a connection that is gone.
             self.confirmed.clear();
+            self.metrics = None;
             if self.shutdown {
                 return false;
             }

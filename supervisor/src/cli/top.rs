@@ -155,6 +155,7 @@ mod tests {
             restart_policy: None,
             grace_seconds: 0,
             memory_bytes_max: Some(64 << 20),
+            cpu_millis_max: None,
             containers: Vec::new(),
             usage,
             events: Vec::new(),

@@ -17,5 +17,6 @@ pub use protocol::{
     Applied, CloudLink, ContainerDescription, Exec, LocalStatus, MountDescription, PodDescription,
     PodPressure, PodUsage, Request, Response,
 };
+pub(crate) use server::ANSWER_TIMEOUT;
 pub use server::{Ask, Server};
 pub(crate) use stream::{Frames, StreamError};

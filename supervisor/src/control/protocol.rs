@@ -9,7 +9,7 @@ use wherry_bundle::model::{Port, RestartPolicy};
 use wherry_bundle::{Generation, Name};
 
 /// Changes whenever the postcard form of a type here does.
-pub const SCHEMA: u8 = 4;
+pub const SCHEMA: u8 = 5;
 /// The largest request is a command line.
 pub const REQUEST_BYTES_MAX: usize = 32 * 1024;
 /// The largest response is the status of a full node: 128 pods of 16
@@ -115,6 +115,7 @@ pub struct PodDescription {
     pub grace_seconds: u64,
     /// What its containers may use together, if all of them have a limit.
     pub memory_bytes_max: Option<u64>,
+    pub cpu_millis_max: Option<u32>,
     /// From the current bundle: empty if the pod is of an older one.
     pub containers: Vec<ContainerDescription>,
     pub usage: Option<PodUsage>,
@@ -186,16 +187,16 @@ mod tests {
         let exec =
             Exec { pod: name("web-1"), container: None, args: vec!["sh".into()], terminal: true };
         for (request, form) in [
-            (Request::Status, "0400"),
-            (Request::Describe { pod: Some(name("web")) }, "04010103776562"),
-            (Request::Describe { pod: None }, "040100"),
-            (Request::Events { tail: 20 }, "040214"),
-            (logs, "0403057765622d3101046c696f6e01ac020001"),
-            (Request::Stop { all: true }, "040401"),
-            (Request::Hold { hold: true }, "040501"),
-            (Request::Apply, "0406"),
-            (Request::Outbox { after: 300 }, "0407ac02"),
-            (Request::Exec(exec), "0408057765622d31000102736801"),
+            (Request::Status, "0500"),
+            (Request::Describe { pod: Some(name("web")) }, "05010103776562"),
+            (Request::Describe { pod: None }, "050100"),
+            (Request::Events { tail: 20 }, "050214"),
+            (logs, "0503057765622d3101046c696f6e01ac020001"),
+            (Request::Stop { all: true }, "050401"),
+            (Request::Hold { hold: true }, "050501"),
+            (Request::Apply, "0506"),
+            (Request::Outbox { after: 300 }, "0507ac02"),
+            (Request::Exec(exec), "0508057765622d31000102736801"),
         ] {
             assert_eq!(hex(&request), form, "{request:?}");
             let bytes = wire::encode(SCHEMA, &request).unwrap();
@@ -209,15 +210,15 @@ mod tests {
             bytes_copied: 3,
         };
         for (response, form) in [
-            (Response::Pods(vec![]), "040100"),
-            (Response::Events(vec![]), "040200"),
-            (Response::LogLines(vec![]), "040300"),
-            (Response::Done, "0404"),
-            (Response::Ending { pid: 300 }, "0405ac02"),
-            (Response::Error("no".into()), "0406026e6f"),
-            (Response::Applied(applied), "040705026f6b010203"),
-            (Response::Executing { number: 300 }, "0408ac02"),
-            (Response::Exited(Exit::Code(7)), "04090007"),
+            (Response::Pods(vec![]), "050100"),
+            (Response::Events(vec![]), "050200"),
+            (Response::LogLines(vec![]), "050300"),
+            (Response::Done, "0504"),
+            (Response::Ending { pid: 300 }, "0505ac02"),
+            (Response::Error("no".into()), "0506026e6f"),
+            (Response::Applied(applied), "050705026f6b010203"),
+            (Response::Executing { number: 300 }, "0508ac02"),
+            (Response::Exited(Exit::Code(7)), "05090007"),
         ] {
             assert_eq!(hex(&response), form, "{response:?}");
         }

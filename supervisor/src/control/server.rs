@@ -36,7 +36,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that does not take its answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The loop answers at once, or after the launcher did.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const SOCKET_MODE: u32 = 0o600;
 /// While a command runs.
 const LOOK_AFTER_CLIENT: Duration = Duration::from_millis(200);
@@ -67,6 +67,10 @@ pub enum Ask {
         exec: Exec,
         streams: Vec<OwnedFd>,
         answer: SyncSender<Response>,
+    },
+    /// An encoded sample of the node's figures, for the cloud. Not answered.
+    Push {
+        sample: Vec<u8>,
     },
     /// Whoever ran the command of this number is gone.
     EndExec {
@@ -324,7 +328,10 @@ mod tests {
             |ask| match ask {
                 Ask::Request { request, answer } => answered(request, &answer),
                 Ask::Offer { envelope, answer } => answer.send(offered(&envelope)).is_ok(),
-                Ask::Apply { applied: None, .. } | Ask::Exec { .. } | Ask::EndExec { .. } => true,
+                Ask::Apply { applied: None, .. }
+                | Ask::Exec { .. }
+                | Ask::EndExec { .. }
+                | Ask::Push { .. } => true,
                 Ask::Apply { applied: Some((_, imported)), answer } => {
                     let applied = Applied {
                         generation: Generation(3),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::SyncSender;
 
 use wherry_bundle::message::{NodeStatus, PodStatus};
-use wherry_bundle::model::{ConfigKind, Container, Deployment, VolumeSource};
+use wherry_bundle::model::{ConfigKind, Container, Deployment, Role, VolumeSource};
 use wherry_bundle::{Bundle, Name};
 use wherry_core::Observed;
 use wherry_runtime::proto::Usage;
@@ -129,6 +129,7 @@ pub fn describe(
             restart_policy: seen.map(|pod| pod.restart_policy),
             grace_seconds: seen.map_or(0, |pod| pod.grace.0 / 1000),
             memory_bytes_max: found.and_then(|(_, found)| memory_bytes_max(found)),
+            cpu_millis_max: found.and_then(|(_, found)| cpu_millis_max(found)),
             containers: found
                 .filter(|_| name.is_some())
                 .map(|(bundle, found)| containers(bundle, found))
@@ -145,6 +146,20 @@ fn memory_bytes_max(deployment: &Deployment) -> Option<u64> {
     let containers = &deployment.pod.containers;
     let limited = containers.iter().all(|container| container.resources.memory_bytes.is_some());
     limited.then(|| deployment.pod.memory_bytes_max())
+}
+
+/// As [`memory_bytes_max`]: sidecars run beside what comes before the others,
+/// init containers are gone by then.
+fn cpu_millis_max(deployment: &Deployment) -> Option<u32> {
+    let (mut run_on, mut most) = (0_u32, 0_u32);
+    for container in &deployment.pod.containers {
+        let together = run_on.saturating_add(container.resources.cpu_millis?);
+        if container.role != Role::Init {
+            run_on = together;
+        }
+        most = most.max(together);
+    }
+    Some(most)
 }
 
 fn hashes(bundle: Option<&Bundle>) -> BTreeMap<Name, wherry_bundle::Digest> {

@@ -43,6 +43,7 @@ use crate::config::Config;
 use crate::control::server::ServerError;
 use crate::control::{Ask, Server};
 use crate::layers::LayerError;
+use crate::metrics::{self, Places};
 use crate::scrub::Damaged;
 use executor::LauncherLost;
 use heart::Heart;
@@ -120,14 +121,16 @@ pub fn run(config: Config) -> Result<(), SupervisorError> {
         return Ok(());
     }
     node.settle(clock::boot_now())?;
+    let ask = sender.clone();
     let _server = Server::start(
         &node.config().run.socket(),
         node.collector().folder().clone(),
         node.collector().progress(),
         node.config().node.clone(),
         node.layers().clone(),
-        move |ask| sender.send(Event::Ask(ask)).is_ok(),
+        move |asked| ask.send(Event::Ask(asked)).is_ok(),
     )?;
+    export_metrics(&node, sender)?;
     node.connect();
     let mut heart = Heart::from_environment();
     node.beat_if_due(&mut heart)?;
@@ -139,6 +142,15 @@ pub fn run(config: Config) -> Result<(), SupervisorError> {
     drop(events);
     node.end();
     Ok(())
+}
+
+/// On a thread of its own, if anybody is to see figures.
+fn export_metrics(node: &Node, sender: SyncSender<Event>) -> Result<(), SupervisorError> {
+    let config = node.config();
+    let folders = vec![config.data.0.clone(), config.run.0.clone()];
+    let places = Places { folders, bridge: config.bridge.clone() };
+    let ask = move |ask| sender.send(Event::Ask(ask)).is_ok();
+    metrics::start(config.metrics, places, ask).map_err(setup("start a thread"))
 }
 
 /// Waits for the next event or for the time to look again, and handles what

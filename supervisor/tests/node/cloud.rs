@@ -17,6 +17,7 @@ use wherry_bundle::message::{
     ChunkContents, ChunkData, ChunkGet, Command as Order, EventAck, Events, LogChunk, Message,
     NodeStatus, Order as What, Reply, Status,
 };
+use wherry_bundle::metrics::Metrics;
 use wherry_bundle::topic::Topic;
 
 use crate::rig::{Rig, name};
@@ -141,6 +142,15 @@ impl Cloud {
         });
         self.status_from.set(at + 1);
         status
+    }
+
+    /// Waits for a sample of figures like this.
+    pub fn figures(&self, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
+        let (_, figures) = self.hear("a sample of figures", 0, |topic, payload| {
+            let figures = (topic == Topic::Metrics).then(|| Metrics::from_bytes(payload).unwrap());
+            figures.filter(&wanted)
+        });
+        figures
     }
 
     pub fn offline(&self) {

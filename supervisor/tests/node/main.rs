@@ -47,6 +47,7 @@ fn container_pids(rig: &Rig) -> Vec<(String, i64)> {
 #[test]
 fn a_node_without_a_cloud_runs_its_pods_through_every_death() {
     let mut rig = Rig::new("node");
+    rig.configure("[metrics]\nlisten = \"9273\"\n");
     let layer = rig.layer();
     let web = published(
         deployment("web", 2, &["base"], &[("httpd", SERVE), ("reader", READ)]),
@@ -150,6 +151,7 @@ fn looks_right(rig: &Rig) {
     assert_eq!(error.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&error.stderr).contains("`wed`"));
 
+    figures_are_right(rig, first);
     let described = rig.json(&["describe", first]);
     assert_eq!(described[0]["containers"][0]["image"], "busybox:1");
     assert_eq!(described[0]["containers"][0]["mounts"][0]["source"], "config map greeting");
@@ -175,6 +177,37 @@ fn looks_right(rig: &Rig) {
     assert!(status.contains("3 of 3 available") && status.contains("not connected"), "{status}");
     let secretive = fs::metadata(rig.run_dir().join("volumes")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secretive.permissions()) & 0o777, 0o700);
+}
+
+/// What a scraper sees, on loopback.
+fn figures_are_right(rig: &Rig, pod: &str) {
+    let get = |path: &str| {
+        let url = format!("http://127.0.0.1:9273{path}");
+        rig.inside(&["/bin/busybox", "wget", "-q", "-O", "-", &url])
+    };
+    let text = get("/metrics");
+    let value = |series: &str| -> f64 {
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series} in:\n{text}")).parse().unwrap()
+    };
+    assert_eq!(value("wherry_node_generation"), 1.0);
+    assert_eq!(value("wherry_node_cloud_connected"), 0.0);
+    assert_eq!(value("kube_deployment_status_replicas_available{deployment=\"web\"}"), 2.0);
+    let of = format!("deployment=\"web\",pod=\"{pod}\"");
+    let limit = format!("kube_pod_resource_limit{{{of},resource=\"memory\",unit=\"bytes\"}}");
+    let limit = value(&limit);
+    let used = value(&format!("container_memory_usage_bytes{{{of}}}"));
+    assert!(0.0 < used && used < limit, "{used} of {limit}");
+    assert!(value(&format!("container_cpu_usage_seconds_total{{{of}}}")) > 0.0);
+    let restarts = "kube_pod_container_status_restarts_total";
+    assert_eq!(value(&format!("{restarts}{{{of},container=\"httpd\"}}")), 0.0);
+    for name in ["launcher", "supervisor"] {
+        let bytes = format!("wherry_node_process_resident_memory_bytes{{process=\"{name}\"}}");
+        assert!(value(&bytes) > 1e6);
+    }
+    // The pods' own links are none of the machine's.
+    let devices = text.matches("\nnode_network_receive_bytes_total{").count();
+    assert!(devices == 1 && text.contains("{device=\"whtestnode\"}"), "{text}");
 }
 
 #[test]
@@ -217,6 +250,7 @@ fn bundles_and_commands_come_by_the_broker() {
     let mut rig = Rig::new("cloud");
     let layer = rig.layer();
     let cloud = Cloud::start(&rig);
+    rig.configure("[metrics]\npush_seconds = 5\n");
     rig.start();
     cloud.status("an empty node", |status| status.phase == Phase::Empty);
     let well = |words: &str| deployment("well", 1, &[], &[("sh", words)]);
@@ -272,6 +306,9 @@ fn bundles_and_commands_come_by_the_broker() {
     assert!(cloud.reply(10).0.unwrap_err().contains("no pod"));
 
     cloud.desire(sealed(&bundle(3, layer, vec![well("exec sleep 1000000")])));
+    let figures = cloud.figures(|figures| !figures.pods.is_empty());
+    assert_eq!((figures.push_seconds, figures.wherry.cloud_connected), (5, true));
+    assert!(figures.pods[0].usage.is_some_and(|usage| usage.memory_bytes > 0), "{figures:?}");
     let status = cloud
         .status("generation 3", |status| status.generation.0 == 3 && status.phase.is_running());
     assert_eq!(status.refused, None);

@@ -7,10 +7,12 @@ use libfuzzer_sys::fuzz_target;
 use wherry_bundle::message::{
     ChunkData, ChunkGet, Command, EventAck, Events, LogChunk, Message, Reply, Status,
 };
+use wherry_bundle::metrics::Metrics;
+use wherry_bundle::metrics::text::{Labels, render};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, payload)) = bytes.split_first() else { return };
-    match kind % 8 {
+    match kind % 9 {
         0 => decode::<ChunkGet>(payload),
         1 => decode::<ChunkData>(payload),
         2 => decode::<Command>(payload),
@@ -18,7 +20,12 @@ fuzz_target!(|bytes: &[u8]| {
         4 => decode::<Events>(payload),
         5 => decode::<LogChunk>(payload),
         6 => decode::<Reply>(payload),
+        7 => decode::<Metrics>(payload),
         _ => decode::<Status>(payload),
+    }
+    if let (7, Ok(metrics)) = (kind % 9, Metrics::from_bytes(payload)) {
+        let text = render(&[(Labels::new(), &metrics.tidy())]);
+        assert!(text.lines().all(|line| line.starts_with('#') || line.contains(' ')));
     }
 });
 

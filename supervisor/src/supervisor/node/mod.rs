@@ -246,6 +246,11 @@ impl Node {
                 self.exec(exec, &streams, answer, now)?;
             }
             Event::Ask(Ask::EndExec { number }) => self.executor.end_exec(number)?,
+            Event::Ask(Ask::Push { sample }) => {
+                if let Some(agent) = &self.agent {
+                    agent.publish_metrics(sample);
+                }
+            }
             // The loop ends by these before they get here.
             Event::LauncherGone | Event::Terminate => {}
         }
