@@ -74,6 +74,8 @@ pub struct Config {
     pub host_paths: Vec<PathBuf>,
     /// Whether a container may be without a filter of system calls.
     pub seccomp_unconfined: bool,
+    /// Whether the cloud may have commands run in containers.
+    pub exec_from_cloud: bool,
     /// For `wherry init` only.
     pub init: InitConfig,
 }
@@ -251,6 +253,8 @@ struct File {
     volumes: VolumesTable,
     #[serde(default)]
     security: SecurityTable,
+    #[serde(default)]
+    exec: ExecTable,
     init: Option<init::InitTable>,
 }
 
@@ -306,6 +310,12 @@ struct SecurityTable {
     seccomp_unconfined: bool,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExecTable {
+    from_cloud: Option<bool>,
+}
+
 type Wrong = (&'static str, String);
 
 impl File {
@@ -349,6 +359,9 @@ impl File {
             update: self.update.check()?,
             host_paths,
             seccomp_unconfined: self.security.seccomp_unconfined,
+            // Such an order bears the signature that a bundle does, and does
+            // nothing that a bundle could not: it is no new power over the node.
+            exec_from_cloud: self.exec.from_cloud.unwrap_or(true),
             init,
         })
     }
@@ -503,6 +516,7 @@ mod tests {
         assert_eq!(config.layers.free_bytes_min, 16 << 20);
         assert_eq!(config.layers.check.bytes_per_second, 1 << 20);
         assert_eq!(config.memory_percent_max, 100);
+        assert!(config.exec_from_cloud && !config.seccomp_unconfined);
     }
 
     #[test]
@@ -516,7 +530,8 @@ mod tests {
             [layers]\ncheck_bytes_per_second = 0\ncheck_days = 2\nfree_bytes_min = 5\n\
             [preflight]\nmemory_percent_max = 150\n\
             [volumes]\nhost_paths = [\"/run/app\"]\n\
-            [security]\nseccomp_unconfined = true\n";
+            [security]\nseccomp_unconfined = true\n\
+            [exec]\nfrom_cloud = false\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -533,7 +548,7 @@ mod tests {
         assert_eq!(config.update.zone, "EST5".parse().unwrap());
         assert_eq!(config.update.hold_files, [PathBuf::from("/run/app/busy")]);
         assert_eq!(config.host_paths, [PathBuf::from("/run/app")]);
-        assert!(config.seccomp_unconfined);
+        assert!(config.seccomp_unconfined && !config.exec_from_cloud);
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
     }
 
@@ -558,6 +573,11 @@ mod tests {
                 format!("{head}{broker}[network]\ndns = [\"x\"]\n"),
                 &["line 6", "key `dns`", "IP address"],
             ),
+            (
+                format!("{head}{broker}[exec]\nfrom_cluod = false\n"),
+                &["line 6", "unknown key `from_cluod`", "`from_cloud`"],
+            ),
+            (format!("{head}{broker}[exec]\nfrom_cloud = 0\n"), &["line 6", "key `from_cloud`"]),
             (head.to_owned(), &["missing key `broker`"]),
             (format!("{head}[broker\n"), &["line 3"]),
         ] {

@@ -3,7 +3,8 @@
 //!
 //! What was asked for goes to standard output, everything else to standard
 //! error. Exit status 0 is success, 1 a failure, 2 a wrong command line
-//! or, of `template check`, a file that cannot be read.
+//! or, of `template check`, a file that cannot be read; of `exec` it is the
+//! command's.
 
 mod applications;
 mod archive;
@@ -11,6 +12,7 @@ mod broker_url;
 mod carried;
 mod client;
 mod customers;
+mod exec;
 mod images;
 mod logs;
 mod nodes;
@@ -82,6 +84,8 @@ enum Command {
     Rollout(rollouts::Rollout),
     /// Log lines of a node's containers.
     Logs(logs::Logs),
+    /// Run a command in a container of a node, and end with its exit status.
+    Exec(exec::Exec),
     /// What happened on a node.
     Events(nodes::Events),
     /// The key that nodes trust.
@@ -121,6 +125,7 @@ fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
         Command::Template(command) => command.run(output),
         Command::Rollout(command) => command.run(&client, output),
         Command::Logs(command) => command.run(&client, output),
+        Command::Exec(command) => command.run(&client, output),
         Command::Events(command) => command.run(&client, output),
         Command::Key(command) => command.run(&client, output),
     }
