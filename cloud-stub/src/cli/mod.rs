@@ -1,5 +1,5 @@
 //! The command line: a file a group of commands, all of one shape. Everything
-//! but `serve` and `template` is a client of the HTTP API.
+//! but `serve`, `template` and `completion` is a client of the HTTP API.
 //!
 //! What was asked for goes to standard output, everything else to standard
 //! error. Exit status 0 is success, 1 a failure, 2 a wrong command line
@@ -11,6 +11,7 @@ mod archive;
 mod broker_url;
 mod carried;
 mod client;
+mod completion;
 mod customers;
 mod exec;
 mod images;
@@ -91,6 +92,8 @@ enum Command {
     /// The key that nodes trust.
     #[command(subcommand)]
     Key(nodes::Key),
+    /// What a shell needs to complete this command line.
+    Completion(completion::Completion),
 }
 
 /// Runs the program.
@@ -128,6 +131,7 @@ fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
         Command::Exec(command) => command.run(&client, output),
         Command::Events(command) => command.run(&client, output),
         Command::Key(command) => command.run(&client, output),
+        Command::Completion(command) => command.run(Arguments::command()),
     }
 }
 
