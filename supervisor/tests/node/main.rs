@@ -6,6 +6,7 @@
 mod cloud;
 mod exec;
 mod keeping;
+mod logs;
 mod prepared;
 mod rig;
 mod steps;
