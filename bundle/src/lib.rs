@@ -10,6 +10,7 @@
 pub mod carrier;
 pub mod chunk;
 pub mod envelope;
+pub mod exec;
 pub mod frame;
 pub mod health;
 pub mod id;

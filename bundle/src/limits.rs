@@ -81,6 +81,17 @@ pub const UPGRADE_SECONDS_MAX: u32 = 30 * 86_400;
 /// Boots that an upgrade may be allowed before it was good.
 pub const UPGRADE_BOOTS_MAX: u32 = 1_000;
 
+/// How long a command that the cloud has run may take, in seconds: somebody
+/// waits for it, with a connection open.
+pub const EXEC_SECONDS_MAX: u32 = 300;
+/// Of what such a command writes to one stream: what a person reads, and two
+/// streams fit in one message.
+pub const EXEC_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Who had it run: a user and a machine.
+pub const ASKED_BY_BYTES_MAX: usize = 64;
+/// The encoded order: its words, and names.
+pub const SIGNED_EXEC_BYTES_MAX: usize = WORDS_BYTES_MAX + WORDS_MAX + 1024;
+
 /// Cuts `text` to [`TEXT_BYTES_MAX`], at a character's boundary.
 #[must_use]
 pub fn bounded_text(text: &str) -> String {

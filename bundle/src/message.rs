@@ -6,6 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::exec::{Executed, Nonce, SignedExec};
 use crate::limits::{CHUNK_BYTES_MAX, CHUNKS_PER_GET_MAX, MQTT_PAYLOAD_BYTES_MAX};
 use crate::model::VersionRef;
 use crate::wire::{self, WireError};
@@ -389,17 +390,23 @@ pub struct Command {
     pub id: u64,
     pub order: Order,
 }
-impl Message for Command {}
+impl Message for Command {
+    const SCHEMA: u8 = 2;
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Log lines come as [`LogChunk`]s, then a [`Reply`].
     Logs(LogQuery),
-    /// Ends a `follow` of this id.
-    EndLogs { id: u64 },
+    /// Ends what was begun by the order of this id: a `follow`, or a command.
+    End { id: u64 },
     /// Replaces the pod by a new one, as its strategy says.
     RestartPod { pod: Name },
+    /// Asks for the [`Nonce`] of the next [`Self::Exec`].
+    PrepareExec,
+    /// Runs a command in a container; the reply comes at its end.
+    Exec(SignedExec),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -450,6 +457,20 @@ pub enum LogStream {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
     pub id: u64,
-    pub result: Result<String, String>,
+    /// Or why it was not done, for people.
+    pub result: Result<Outcome, String>,
 }
-impl Message for Reply {}
+impl Message for Reply {
+    const SCHEMA: u8 = 2;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// What was done, for people.
+    Done(String),
+    /// Of [`Order::PrepareExec`].
+    Prepared(Nonce),
+    /// Of [`Order::Exec`].
+    Executed(Executed),
+}

@@ -13,11 +13,12 @@ use std::path::Path;
 use wherry_bundle::carrier::{Item, ReportItem, Start};
 use wherry_bundle::chunk::{Chunk, ChunkList};
 use wherry_bundle::envelope;
+use wherry_bundle::exec::{Exec, Executed, Nonce, Output, SignedExec};
 use wherry_bundle::message::{
     Cause, ChunkContents, ChunkData, ChunkGet, Command, ContainerState, ContainerStatus, Event,
     EventAck, EventKind, Events, Exit, Failed, FlashUse, Held, LogChunk, LogLine, LogQuery,
-    LogStream, Message, NodeStatus, Order, Phase, PodPhase, PodStatus, Refused, Reply, Status,
-    Transfer, WallMillis,
+    LogStream, Message, NodeStatus, Order, Outcome, Phase, PodPhase, PodStatus, Refused, Reply,
+    Status, Transfer, WallMillis,
 };
 use wherry_bundle::{Digest, Generation};
 
@@ -175,7 +176,7 @@ fn commands() {
         follow: true,
     };
     message("command_logs.hex", &Command { id: 9, order: Order::Logs(query) });
-    message("command_end_logs.hex", &Command { id: 10, order: Order::EndLogs { id: 9 } });
+    message("command_end.hex", &Command { id: 10, order: Order::End { id: 9 } });
     let order = Order::RestartPod { pod: sample::name("web-3") };
     message("command_restart.hex", &Command { id: 11, order });
     let line = LogLine {
@@ -187,6 +188,33 @@ fn commands() {
     };
     message("log_chunk.hex", &LogChunk { id: 9, seq: 0, lines: vec![line] });
     message("reply.hex", &Reply { id: 9, result: Err("no such pod".into()) });
+    message("reply_done.hex", &Reply { id: 11, result: Ok(Outcome::Done("ok".into())) });
+}
+
+#[test]
+fn commands_in_containers() {
+    message("command_prepare_exec.hex", &Command { id: 12, order: Order::PrepareExec });
+    let nonce = Nonce([9; 16]);
+    message("reply_prepared.hex", &Reply { id: 12, result: Ok(Outcome::Prepared(nonce)) });
+    let exec = Exec {
+        node: sample::name("gw-1"),
+        nonce,
+        pod: sample::name("web"),
+        container: Some(sample::name("main")),
+        args: vec!["ls".into(), "-l".into()],
+        seconds_max: 30,
+        asked_by: "anna@desk".into(),
+    };
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    let signed = SignedExec::seal(&exec, &key).unwrap();
+    message("command_exec.hex", &Command { id: 13, order: Order::Exec(signed) });
+    let executed = Executed {
+        exit: Exit::Signal(9),
+        timed_out: true,
+        stdout: Output { bytes: vec![0xff, 0], bytes_dropped: 300 },
+        stderr: Output::default(),
+    };
+    message("reply_executed.hex", &Reply { id: 13, result: Ok(Outcome::Executed(executed)) });
 }
 
 #[test]

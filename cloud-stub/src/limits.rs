@@ -40,13 +40,18 @@ pub const OUTGOING_QUEUE_MAX: usize = 16;
 /// A broker that takes longer for one message counts as away.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Log streams that are open at once, over all nodes.
+/// Log streams and other questions to nodes that are open at once, over all of
+/// them.
 pub const LOG_STREAMS_MAX: usize = 64;
 /// Log messages of one stream that wait for its reader; more are dropped, and
 /// the reader is told so.
 pub const LOG_QUEUE_MAX: usize = 64;
 /// A node on a thin uplink answers within this, or counts as silent.
 pub const LOG_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A command's time and its output's way over a thin uplink: 128 KiB at
+/// 25 kbit/s.
+pub const EXEC_ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Connections to the embedded broker.
 pub const BROKER_CONNECTIONS_MAX: usize = 4_096;

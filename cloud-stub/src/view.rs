@@ -5,10 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
+use wherry_bundle::exec;
 use wherry_bundle::message::{
-    ContainerState, Event, Failed, FlashUse, Held, LogLine, Phase, PodPhase, PodStatus, Refused,
-    Transfer,
+    ContainerState, Event, Exit, Failed, FlashUse, Held, LogLine, Phase, PodPhase, PodStatus,
+    Refused, Transfer,
 };
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
@@ -294,6 +297,49 @@ pub enum LogItem {
     End {
         error: Option<String>,
     },
+}
+
+/// What `exec` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// A pod, or a deployment.
+    pub pod: Name,
+    #[serde(default)]
+    pub container: Option<Name>,
+    pub args: Vec<String>,
+    pub seconds_max: u32,
+    /// For the record, as whoever asks says it.
+    pub asked_by: String,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Executed {
+    pub exit: Exit,
+    /// It was ended because its time was over.
+    pub timed_out: bool,
+    pub stdout: ExecOutput,
+    pub stderr: ExecOutput,
+}
+
+/// The beginning of what a command wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOutput {
+    pub base64: String,
+    /// How much more it wrote.
+    pub bytes_dropped: u64,
+}
+
+impl From<exec::Executed> for Executed {
+    fn from(executed: exec::Executed) -> Self {
+        let exec::Executed { exit, timed_out, stdout, stderr } = executed;
+        let [stdout, stderr] = [stdout, stderr].map(|output| ExecOutput {
+            base64: BASE64_STANDARD.encode(output.bytes),
+            bytes_dropped: output.bytes_dropped,
+        });
+        Self { exit, timed_out, stdout, stderr }
+    }
 }
 
 /// The body of every answer that is not a success.

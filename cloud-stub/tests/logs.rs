@@ -1,4 +1,5 @@
-//! Logs of a node through the cloud, with a client that plays the node.
+//! Logs of a node and commands in its containers, through the cloud, with a
+//! client that plays the node.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,10 +11,13 @@ use std::process::{Child, Command, Stdio};
 
 use cloud_support::Cloud;
 use cloud_support::node::{Login, Node, name};
+use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
+use wherry_bundle::Digest;
+use wherry_bundle::exec::{Exec, Executed, Nonce, Output};
 use wherry_bundle::message::{
-    Command as NodeCommand, LogChunk, LogLine, LogQuery, LogStream, Message, Order, Phase, Reply,
-    WallMillis,
+    Command as NodeCommand, Exit, LogChunk, LogLine, LogQuery, LogStream, Message, Order, Outcome,
+    Phase, Reply, WallMillis,
 };
 use wherry_bundle::topic::Topic;
 
@@ -51,7 +55,7 @@ fn send(node: &Node, id: u64, seq: u32, lines: &[(u64, &str)]) {
 }
 
 fn end(node: &Node, id: u64, result: Result<&str, &str>) {
-    let result = result.map(str::to_owned).map_err(str::to_owned);
+    let result = result.map(|text| Outcome::Done(text.into())).map_err(str::to_owned);
     node.send(Topic::Reply, &Reply { id, result });
 }
 
@@ -155,7 +159,93 @@ fn following_goes_on_until_the_reader_goes() {
         node.try_message(Topic::Command)
     });
     match NodeCommand::from_bytes(&ended.payload).unwrap().order {
-        Order::EndLogs { id } => assert_eq!(id, second),
+        Order::End { id } => assert_eq!(id, second),
         other => panic!("{other:?}"),
     }
+}
+
+/// `wherry-cloud exec`, running.
+fn exec(cloud: &Cloud, words: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wherry-cloud"));
+    command.env("WHERRY_CLOUD_API", format!("http://127.0.0.1:{}", cloud.api));
+    command.env("SUDO_USER", "anna").args(["exec", "gw-1"]).args(words);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn ended(child: Child) -> (Option<i32>, Vec<u8>, String) {
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+}
+
+/// Gives the number that is asked for, and opens the order that holds it.
+fn ordered(node: &Node, key: VerifyingKey) -> (u64, Exec) {
+    let NodeCommand { id, order: Order::PrepareExec } = order(node) else { panic!() };
+    let nonce = Nonce([5; 16]);
+    node.send(Topic::Reply, &Reply { id, result: Ok(Outcome::Prepared(nonce)) });
+    let NodeCommand { id, order: Order::Exec(signed) } = order(node) else { panic!() };
+    let exec = signed.open(&[key], &name("gw-1")).unwrap();
+    assert_eq!(exec.nonce, nonce);
+    (id, exec)
+}
+
+#[test]
+fn commands_are_signed_and_end_as_the_node_says() {
+    let cloud = Cloud::start();
+    cloud.organise();
+    // A node that is away is told of at once, and a wrong command anyway.
+    for (words, why) in [
+        (&["web", "--", "true"][..], "node `gw-1` is offline"),
+        (&["web", "--", ""], "there is no command"),
+        (&["web", "--timeout", "1h", "--", "true"], "1s to 5m"),
+    ] {
+        let (code, out, error) = ended(exec(&cloud, words));
+        assert!(code != Some(0) && out.is_empty() && error.contains(why), "{error}");
+    }
+    let node = Login::new(cloud.mqtt, "gw-1", &cloud.token("gw-1")).connect().unwrap();
+    node.subscribe();
+    node.send_status(1, Phase::Good);
+    cloud.wait_node("gw-1", |node| node["online"] == true);
+    let key = Digest::parse(cloud.cli(&["key", "show"]).trim()).unwrap();
+    let key = VerifyingKey::from_bytes(&key.0).unwrap();
+    let reply = |id, executed| {
+        node.send(Topic::Reply, &Reply { id, result: Ok(Outcome::Executed(executed)) });
+    };
+
+    let words = ["web", "-c", "lion", "--timeout", "5s", "--", "sh", "-c", "exit 7"];
+    let child = exec(&cloud, &words);
+    let (id, asked) = ordered(&node, key);
+    assert_eq!((asked.pod, asked.container), (name("web"), Some(name("lion"))));
+    assert_eq!(
+        (asked.args, asked.seconds_max),
+        (words[6..].iter().map(|word| (*word).to_owned()).collect(), 5)
+    );
+    assert!(asked.asked_by.starts_with("anna@"), "{}", asked.asked_by);
+    let stdout = Output { bytes: vec![0xff, 0, b'\n'], bytes_dropped: 300 };
+    let stderr = Output { bytes: b"aside\n".to_vec(), bytes_dropped: 0 };
+    reply(id, Executed { exit: Exit::Code(7), timed_out: false, stdout, stderr });
+    let (code, out, error) = ended(child);
+    assert_eq!((code, &*out), (Some(7), &[0xff, 0, b'\n'][..]));
+    assert_eq!(error, "(output cut after 3 bytes: 300 more)\naside\n");
+
+    let child = exec(&cloud, &["web", "--", "sleep", "999"]);
+    let (id, asked) = ordered(&node, key);
+    assert_eq!((asked.container, asked.seconds_max), (None, 30));
+    let (stdout, stderr) = Default::default();
+    reply(id, Executed { exit: Exit::Signal(9), timed_out: true, stdout, stderr });
+    let (code, _, error) = ended(child);
+    assert!(code == Some(124) && error.contains("took longer than 30 s"), "{code:?} {error}");
+
+    let child = exec(&cloud, &["web", "--", "true"]);
+    let refused = Err("it takes no commands".into());
+    node.send(Topic::Reply, &Reply { id: order(&node).id, result: refused });
+    let (code, _, error) = ended(child);
+    assert!(code == Some(1) && error.contains("node `gw-1`: it takes no commands"), "{error}");
+
+    // Nobody waits any more: the node need not go on.
+    let mut child = exec(&cloud, &["web", "--", "sleep", "999"]);
+    let (begun, _) = ordered(&node, key);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let Order::End { id } = order(&node).order else { panic!() };
+    assert_eq!(id, begun);
 }

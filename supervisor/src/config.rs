@@ -76,6 +76,8 @@ pub struct Config {
     /// What pods may have of the host.
     pub allowed: Allowed,
     pub metrics: MetricsConfig,
+    /// Whether the cloud may have commands run in containers.
+    pub exec_from_cloud: bool,
     /// For `wherry init` only.
     pub init: InitConfig,
 }
@@ -257,6 +259,8 @@ struct File {
     security: SecurityTable,
     #[serde(default)]
     metrics: MetricsTable,
+    #[serde(default)]
+    exec: ExecTable,
     init: Option<init::InitTable>,
 }
 
@@ -296,6 +300,12 @@ struct UpdateTable {
     time_zone: Option<String>,
     #[serde(default)]
     hold_files: Vec<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExecTable {
+    from_cloud: Option<bool>,
 }
 
 type Wrong = (&'static str, String);
@@ -341,6 +351,9 @@ impl File {
             update: self.update.check()?,
             allowed,
             metrics: self.metrics.config(),
+            // Such an order bears the signature that a bundle does, and does
+            // nothing that a bundle could not: it is no new power over the node.
+            exec_from_cloud: self.exec.from_cloud.unwrap_or(true),
             init,
         })
     }
@@ -481,6 +494,7 @@ mod tests {
         assert_eq!(config.memory_percent_max, 100);
         let push = Some(Duration::from_secs(300));
         assert_eq!(config.metrics, MetricsConfig { listen: None, push });
+        assert!(config.exec_from_cloud && !config.allowed.seccomp_unconfined);
     }
 
     #[test]
@@ -496,7 +510,8 @@ mod tests {
             [volumes]\nhost_paths = [\"/run/app\"]\n\
             [devices]\npaths = [\"/dev/ttyS0\", \"/dev/serial/by-id\"]\n\
             [security]\nseccomp_unconfined = true\n\
-            [metrics]\nlisten = \"[::1]:9273\"\npush_seconds = 60\n";
+            [metrics]\nlisten = \"[::1]:9273\"\npush_seconds = 60\n\
+            [exec]\nfrom_cloud = false\n";
         let config = parse(text).unwrap();
         assert_eq!(config.trusted_keys.len(), 2);
         assert_eq!(config.data, DataDir("/d".into()));
@@ -520,6 +535,7 @@ mod tests {
         assert_eq!(config.allowed, allowed);
         assert_eq!(config.metrics.listen, Some("[::1]:9273".parse().unwrap()));
         assert_eq!(config.metrics.push, Some(Duration::from_secs(60)));
+        assert!(!config.exec_from_cloud);
         assert!(!format!("{config:?}").contains("\"p\""), "the password is shown");
     }
 
@@ -568,6 +584,11 @@ mod tests {
                 format!("{head}{broker}[metrics]\npush = 60\n"),
                 &["line 6", "unknown key `push`", "`push_seconds`"],
             ),
+            (
+                format!("{head}{broker}[exec]\nfrom_cluod = false\n"),
+                &["line 6", "unknown key `from_cluod`", "`from_cloud`"],
+            ),
+            (format!("{head}{broker}[exec]\nfrom_cloud = 0\n"), &["line 6", "key `from_cloud`"]),
             (head.to_owned(), &["missing key `broker`"]),
             (format!("{head}[broker\n"), &["line 3"]),
         ] {

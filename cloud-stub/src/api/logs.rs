@@ -16,19 +16,14 @@ use futures_util::stream;
 use serde::Deserialize;
 use tokio::time::timeout;
 use wherry_bundle::Name;
-use wherry_bundle::message::{
-    Command, FOLLOW_SECONDS_MAX, LogLine, LogQuery, Message, Order, WallMillis,
-};
-use wherry_bundle::topic::Topic;
+use wherry_bundle::message::{FOLLOW_SECONDS_MAX, LogLine, LogQuery, Order, WallMillis};
 
 use super::ApiError;
-use super::extract::{Asked, At, json};
+use super::extract::{Asked, At};
+use super::orders::{check_online, new_id, send};
 use crate::cloud::Cloud;
-use crate::db::node;
 use crate::ingest::replies::{Answer, Ticket};
-use crate::keys;
 use crate::limits::LOG_ANSWER_TIMEOUT;
-use crate::mqtt::Away;
 use crate::view::LogItem;
 
 type Shared = State<Arc<Cloud>>;
@@ -70,12 +65,7 @@ pub(super) async fn stream(
     At(name): At<Name>,
     Asked(query): Asked<Query>,
 ) -> Result<Response, ApiError> {
-    let known = name.clone();
-    let node = json(&cloud, move |cloud| cloud.db.read(|c| node::show(c, &known))).await?;
-    if !node.online {
-        return Err(ApiError::unavailable(format!("node `{name}` is offline"))
-            .hint(format!("`wherry-cloud node show {name}` tells what is known of it")));
-    }
+    check_online(&cloud, &name).await?;
     let Query { pod, container, tail, since_seconds, follow } = query;
     let query = LogQuery { pod, container, tail, since_seconds, follow };
     let ticket = cloud.replies.wait(&name, new_id()?)?;
@@ -187,7 +177,7 @@ impl Drop for Follow {
         let (cloud, node, id) = (Arc::clone(&self.cloud), self.node.clone(), self.ticket.id);
         tokio::spawn(async move {
             let sent = match new_id() {
-                Ok(own) => send(&cloud, &node, own, Order::EndLogs { id }).await,
+                Ok(own) => send(&cloud, &node, own, Order::End { id }).await,
                 Err(_) => return,
             };
             if let Err(error) = sent {
@@ -195,21 +185,6 @@ impl Drop for Follow {
             }
         });
     }
-}
-
-async fn send(cloud: &Cloud, node: &Name, id: u64, order: Order) -> Result<(), Away> {
-    match (Command { id, order }).to_bytes() {
-        Ok(payload) => cloud.mqtt.publish(Topic::Command.of(node), false, payload).await,
-        Err(error) => {
-            log::error!("a command for {node}: {error}");
-            Err(Away::NotConnected)
-        }
-    }
-}
-
-/// Never used before, across restarts too: nodes do a command of one id once.
-fn new_id() -> Result<u64, ApiError> {
-    Ok(u64::from_le_bytes(keys::random_bytes().map_err(ApiError::internal)?))
 }
 
 fn encode(items: &[LogItem]) -> Bytes {

@@ -9,10 +9,12 @@ mod applications;
 mod carried;
 mod customers;
 mod error;
+mod exec;
 mod extract;
 mod images;
 mod logs;
 mod nodes;
+mod orders;
 mod projects;
 mod rollouts;
 mod system;
@@ -49,6 +51,7 @@ pub fn router(cloud: Arc<Cloud>) -> Router {
         .route("/v1/nodes/{name}/config", get(nodes::config))
         .route("/v1/nodes/{name}/events", get(nodes::events))
         .route("/v1/nodes/{name}/logs", get(logs::stream))
+        .route("/v1/nodes/{name}/exec", post(exec::run))
         // A stream to a file, with a limit of its own.
         .route("/v1/images", uploads.layer(DefaultBodyLimit::disable()))
         .route(

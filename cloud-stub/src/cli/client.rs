@@ -48,6 +48,9 @@ pub(super) enum CliError {
     /// Each a line.
     #[error("not all files can be read")]
     Unreadable(Vec<String>),
+    /// A command on a node, by its own exit status.
+    #[error("{}", what.as_deref().unwrap_or_default())]
+    Ended { what: Option<String>, status: u8 },
 }
 
 impl CliError {
@@ -59,6 +62,7 @@ impl CliError {
     pub fn status(&self) -> ExitCode {
         match self {
             Self::Unreadable(_) => ExitCode::from(2),
+            Self::Ended { status, .. } => ExitCode::from(*status),
             Self::Refused(_)
             | Self::Unreachable { .. }
             | Self::Answer { .. }
@@ -72,7 +76,7 @@ impl CliError {
 
     /// All lines for standard error.
     pub fn report(&self) -> String {
-        if let Self::Problems = self {
+        if let Self::Problems | Self::Ended { what: None, .. } = self {
             return String::new();
         }
         let mut lines = vec![format!("error: {self}")];
@@ -88,7 +92,9 @@ impl CliError {
                 &[],
                 Some("the log of `wherry-cloud serve` says why, unless the line broke".into()),
             ),
-            Self::File { .. } | Self::Output(_) | Self::Problems => (&[], None),
+            Self::File { .. } | Self::Output(_) | Self::Problems | Self::Ended { .. } => {
+                (&[], None)
+            }
         };
         lines.extend(problems.iter().map(|problem| format!("  {problem}")));
         lines.extend(hint.map(|hint| format!("hint: {hint}")));

@@ -1,16 +1,19 @@
 //! The command line: a file a group of commands, all of one shape. Everything
-//! but `serve` and `template` is a client of the HTTP API.
+//! but `serve`, `template` and `completion` is a client of the HTTP API.
 //!
 //! What was asked for goes to standard output, everything else to standard
 //! error. Exit status 0 is success, 1 a failure, 2 a wrong command line
-//! or, of `template check`, a file that cannot be read.
+//! or, of `template check`, a file that cannot be read; of `exec` it is the
+//! command's.
 
 mod applications;
 mod archive;
 mod broker_url;
 mod carried;
 mod client;
+mod completion;
 mod customers;
+mod exec;
 mod images;
 mod logs;
 mod nodes;
@@ -82,11 +85,15 @@ enum Command {
     Rollout(rollouts::Rollout),
     /// Log lines of a node's containers.
     Logs(logs::Logs),
+    /// Run a command in a container of a node, and end with its exit status.
+    Exec(exec::Exec),
     /// What happened on a node.
     Events(nodes::Events),
     /// The key that nodes trust.
     #[command(subcommand)]
     Key(nodes::Key),
+    /// What a shell needs to complete this command line.
+    Completion(completion::Completion),
 }
 
 /// Runs the program.
@@ -121,8 +128,10 @@ fn run(Arguments { api, output, command }: Arguments) -> Result<(), CliError> {
         Command::Template(command) => command.run(output),
         Command::Rollout(command) => command.run(&client, output),
         Command::Logs(command) => command.run(&client, output),
+        Command::Exec(command) => command.run(&client, output),
         Command::Events(command) => command.run(&client, output),
         Command::Key(command) => command.run(&client, output),
+        Command::Completion(command) => command.run(Arguments::command()),
     }
 }
 

@@ -22,7 +22,7 @@ pub enum Answer {
 
 /// Too many requests are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{LOG_STREAMS_MAX} log streams are open already: try again later")]
+#[error("{LOG_STREAMS_MAX} questions to nodes are open already: try again later")]
 pub struct TooMany;
 
 #[derive(Debug, Default)]
@@ -106,6 +106,8 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use wherry_bundle::message::Outcome;
+
     use super::*;
 
     fn chunk(id: u64, seq: u32) -> LogChunk {
@@ -120,7 +122,7 @@ mod tests {
         replies.log(&two, chunk(7, 0));
         replies.log(&one, chunk(8, 0));
         replies.log(&one, chunk(7, 0));
-        replies.reply(&one, Reply { id: 7, result: Ok(String::new()) });
+        replies.reply(&one, Reply { id: 7, result: Ok(Outcome::Done(String::new())) });
         replies.log(&one, chunk(7, 1));
         assert_eq!(ticket.next().await, Some(Answer::Log(chunk(7, 0))));
         assert!(matches!(ticket.next().await, Some(Answer::Reply(_))));
@@ -135,7 +137,7 @@ mod tests {
         for seq in 0..1000 {
             replies.log(&node, chunk(7, seq));
         }
-        replies.reply(&node, Reply { id: 7, result: Ok(String::new()) });
+        replies.reply(&node, Reply { id: 7, result: Ok(Outcome::Done(String::new())) });
         let mut count = 0;
         while ticket.next().await.is_some() {
             count += 1;

@@ -3,8 +3,9 @@
 //! Reads `RUN/pods/POD/c/CONTAINER/{stdout,stderr}`. The container holds each
 //! open read-write, and so does this thread: no death on either side ends the
 //! other's stream, and nothing that fits in the FIFO is lost in between.
-//! Never here: waiting for a file system that can hang; a container that
-//! prints faster than [`WINDOW_BYTES_MAX`] allows is slowed down by its FIFO.
+//! A container that prints faster than [`STREAM_BYTES_MAX`] allows is slowed
+//! down by its FIFO: nothing of it is dropped but by rotation, and the others
+//! go on. Never here: waiting for a file system that can hang.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -25,9 +26,13 @@ use super::cri::Encoder;
 use super::file::LogFolder;
 use crate::clock;
 
-/// All containers together may print so much in one [`WINDOW`]: 10 MiB/s
-/// keeps logging below a few percent of a small processor.
+/// Records of all containers together in one [`WINDOW`]: 10 MiB/s keeps logging
+/// below a few percent of a small processor. What is written counts, not what
+/// was printed: lines of one character are what costs.
 pub const WINDOW_BYTES_MAX: usize = 1024 * 1024;
+/// Of them, records of one stream: both of one container leave half to the
+/// others, who do not wait for it.
+pub const STREAM_BYTES_MAX: usize = WINDOW_BYTES_MAX / 4;
 const WINDOW: Duration = Duration::from_millis(100);
 /// One read of one FIFO; each ready one gets a turn before the next read.
 const READ_BYTES: usize = 16 * 1024;
@@ -36,6 +41,10 @@ const READ_BYTES: usize = 16 * 1024;
 const DRAIN_READS_MAX: usize = 64 * 1024 / READ_BYTES;
 /// FIFOs handled in one turn of the loop.
 const READY_MAX: usize = 32;
+/// After that, what waits for its newline is written as a part of a line: a
+/// death of this process loses no more. Long enough for a line that a program
+/// writes in pieces.
+const PART_DELAY: Duration = Duration::from_millis(200);
 /// The read buffer and little else.
 const STACK_BYTES: usize = 128 * 1024;
 const WAKE_ID: u64 = 0;
@@ -67,15 +76,7 @@ impl Collector {
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE_ID))?;
         let orders = Mutex::new(Vec::new());
         let shared = Arc::new(Shared { orders, wake, progress: Arc::default() });
-        let worker = Worker {
-            shared: Arc::clone(&shared),
-            folder: folder.clone(),
-            epoll,
-            sources: BTreeMap::new(),
-            next_id: WAKE_ID + 1,
-            buffer: vec![0; READ_BYTES],
-            out: Vec::new(),
-        };
+        let worker = Worker::new(Arc::clone(&shared), folder.clone(), epoll);
         let thread = thread::Builder::new()
             .name("wherry-logs".into())
             .stack_size(STACK_BYTES)
@@ -118,6 +119,7 @@ impl Collector {
                 file,
                 inode,
                 encoder: Encoder::default(),
+                budget: Budget::new(STREAM_BYTES_MAX),
             };
             self.order(Order::Watch(Box::new(source)));
         }
@@ -201,6 +203,7 @@ struct Source {
     file: File,
     inode: u64,
     encoder: Encoder,
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -212,26 +215,36 @@ struct Worker {
     next_id: u64,
     buffer: Vec<u8>,
     out: Vec<u8>,
+    budget: Budget,
+    /// Streams that have used up their share, and until when.
+    resting: Vec<(u64, Instant)>,
+    /// When to look for lines that wait for their end.
+    parts_at: Option<Instant>,
 }
 
-/// What may be read in one [`WINDOW`].
+/// What may be written in one [`WINDOW`].
 #[derive(Debug)]
 struct Budget {
+    bytes_max: usize,
     window: Instant,
     bytes: usize,
 }
 
 impl Budget {
-    /// How long to wait after reading `bytes`, if the window's share is used
-    /// up.
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, window: Instant::now(), bytes: 0 }
+    }
+
+    /// How long to wait after `bytes`, if the window's share is used up.
     fn spend(&mut self, bytes: usize, now: Instant) -> Option<Duration> {
         let elapsed = now.saturating_duration_since(self.window);
         if elapsed >= WINDOW {
-            *self = Self { window: now, bytes };
-            return None;
+            (self.window, self.bytes) = (now, bytes);
+        } else {
+            self.bytes += bytes;
         }
-        self.bytes += bytes;
-        (self.bytes >= WINDOW_BYTES_MAX).then(|| WINDOW.saturating_sub(elapsed))
+        let left = WINDOW.saturating_sub(now.saturating_duration_since(self.window));
+        (self.bytes >= self.bytes_max).then_some(left)
     }
 }
 
@@ -242,31 +255,95 @@ impl Shared {
 }
 
 impl Worker {
+    fn new(shared: Arc<Shared>, folder: LogFolder, epoll: Epoll) -> Self {
+        Self {
+            shared,
+            folder,
+            epoll,
+            sources: BTreeMap::new(),
+            next_id: WAKE_ID + 1,
+            buffer: vec![0; READ_BYTES],
+            out: Vec::new(),
+            budget: Budget::new(WINDOW_BYTES_MAX),
+            resting: Vec::new(),
+            parts_at: None,
+        }
+    }
+
     fn run(mut self) {
+        while let Some(pause) = self.turn() {
+            thread::sleep(pause);
+        }
+    }
+
+    /// Waits until there is something to do, and does it; how long all have to
+    /// wait then. `None` at the end.
+    fn turn(&mut self) -> Option<Duration> {
         let mut ready = [EpollEvent::empty(); READY_MAX];
-        let mut budget = Budget { window: Instant::now(), bytes: 0 };
-        loop {
-            let mut bytes = 0;
-            let count = match self.epoll.wait(&mut ready, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => {
-                    log::error!("logs are no longer collected: epoll_wait: {error}");
-                    return;
-                }
-            };
-            for event in ready.iter().take(count) {
-                if event.data() == WAKE_ID {
-                    if !self.obey() {
-                        return;
-                    }
-                } else {
-                    bytes += self.read(event.data());
-                }
+        let count = match self.epoll.wait(&mut ready, self.timeout()) {
+            Ok(count) => count,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(error) => {
+                log::error!("logs are no longer collected: epoll_wait: {error}");
+                return None;
             }
-            self.shared.progress.bump();
-            if let Some(pause) = budget.spend(bytes, Instant::now()) {
-                thread::sleep(pause);
+        };
+        let mut bytes = 0;
+        for event in ready.iter().take(count) {
+            if event.data() == WAKE_ID {
+                if !self.obey() {
+                    self.write_parts();
+                    return None;
+                }
+            } else {
+                bytes += self.read(event.data()).1;
+            }
+        }
+        let now = Instant::now();
+        self.end_rests(now);
+        if self.parts_at.take_if(|at| *at <= now).is_some() {
+            self.write_parts();
+        }
+        self.shared.progress.bump();
+        Some(self.budget.spend(bytes, now).unwrap_or_default())
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let rests = self.resting.iter().map(|(_, until)| *until);
+        let Some(at) = rests.chain(self.parts_at).min() else { return EpollTimeout::NONE };
+        let left = at.saturating_duration_since(Instant::now());
+        // Not a moment before it is due.
+        let left = (left + Duration::from_millis(1)).min(WINDOW.max(PART_DELAY));
+        EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    /// It is not looked at for a while; what it prints waits in its FIFO.
+    fn rest(&mut self, id: u64, until: Instant) {
+        self.listen(id, EpollFlags::empty());
+        self.resting.push((id, until));
+    }
+
+    fn end_rests(&mut self, now: Instant) {
+        let all = std::mem::take(&mut self.resting).into_iter();
+        let (over, resting): (Vec<_>, Vec<_>) = all.partition(|(_, until)| *until <= now);
+        self.resting = resting;
+        over.into_iter().for_each(|(id, _)| self.listen(id, EpollFlags::EPOLLIN));
+    }
+
+    fn listen(&self, id: u64, flags: EpollFlags) {
+        let Some(source) = self.sources.get(&id) else { return };
+        if let Err(error) = self.epoll.modify(&source.file, &mut EpollEvent::new(flags, id)) {
+            log::error!("logs of {}/{}: epoll: {error}", source.pod, source.container);
+        }
+    }
+
+    /// Of those that rest, more comes soon.
+    fn write_parts(&mut self) {
+        for (id, source) in &mut self.sources {
+            if source.encoder.has_pending() && !self.resting.iter().any(|(of, _)| of == id) {
+                self.out.clear();
+                source.encoder.part(clock::wall_now(), source.stream, &mut self.out);
+                append(&self.folder, source, &self.out);
             }
         }
     }
@@ -291,7 +368,7 @@ impl Worker {
         true
     }
 
-    fn watch(&mut self, source: Source) {
+    fn watch(&mut self, mut source: Source) {
         let same = |known: &Source| {
             known.pod == source.pod
                 && known.container == source.container
@@ -301,6 +378,12 @@ impl Worker {
             return;
         }
         self.drop_sources(same);
+        let Source { pod, container, stream, .. } = &source;
+        let is_open = self.folder.ends_in_part(pod, container, *stream).unwrap_or_else(|error| {
+            log::warn!("a line may be joined to the one before: {error}");
+            false
+        });
+        source.encoder = Encoder::resumed(is_open);
         let id = self.next_id;
         self.next_id += 1;
         match self.epoll.add(&source.file, EpollEvent::new(EpollFlags::EPOLLIN, id)) {
@@ -320,7 +403,7 @@ impl Worker {
             .collect();
         for id in ids {
             for _ in 0..DRAIN_READS_MAX {
-                if self.read(id) == 0 {
+                if self.read(id).0 == 0 {
                     break;
                 }
             }
@@ -332,23 +415,30 @@ impl Worker {
         }
     }
 
-    /// One read of one FIFO; how many bytes it gave.
-    fn read(&mut self, id: u64) -> usize {
-        let Some(source) = self.sources.get_mut(&id) else { return 0 };
+    /// One read of one FIFO; how many bytes it gave, and how many it cost.
+    fn read(&mut self, id: u64) -> (usize, usize) {
+        let Some(source) = self.sources.get_mut(&id) else { return (0, 0) };
         let length = match source.file.read(&mut self.buffer) {
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (0, 0),
             Err(error) => {
                 log::error!("logs of {}/{}: {error}", source.pod, source.container);
                 self.drop_sources_of(id);
-                return 0;
+                return (0, 0);
             }
         };
         self.out.clear();
         let bytes = self.buffer.get(..length).unwrap_or_default();
         source.encoder.feed(bytes, clock::wall_now(), source.stream, &mut self.out);
         append(&self.folder, source, &self.out);
-        length
+        let (cost, now) = (length.max(self.out.len()), Instant::now());
+        if source.encoder.has_pending() {
+            self.parts_at.get_or_insert(now + PART_DELAY);
+        }
+        if let Some(pause) = source.budget.spend(cost, now) {
+            self.rest(id, now + pause);
+        }
+        (length, cost)
     }
 
     fn drop_sources(&mut self, gone: impl Fn(&Source) -> bool) {
@@ -392,6 +482,7 @@ mod tests {
 
     use nix::sys::stat::Mode;
 
+    use super::super::cri::{Joiner, Record};
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -420,6 +511,14 @@ mod tests {
         }
     }
 
+    /// The lines of a log, whatever parts they came in.
+    fn lines(log: &str) -> Vec<String> {
+        let mut joiner = Joiner::default();
+        let records = log.lines().filter_map(|line| Record::parse(line.as_bytes()));
+        let lines = records.filter_map(|record| joiner.push(&record));
+        lines.map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
     #[test]
     fn streams_are_drained_reopened_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
@@ -435,7 +534,7 @@ mod tests {
         assert!(log.contains("stdout F one\n") && log.contains("stderr F two\n"), "{log}");
         collector.watch(&pod, &container, dir.path()).unwrap();
         collector.ended(&pod, &container);
-        text(&folder, |log| log.contains("stdout F left\n"));
+        text(&folder, |log| lines(log).contains(&"left".to_owned()));
 
         // A supervisor that comes back finds what was printed meanwhile.
         let holder = open_fifo(&stdout).unwrap();
@@ -455,15 +554,82 @@ mod tests {
     }
 
     #[test]
+    fn half_a_line_outlives_who_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LogFolder::new(dir.path().join("logs"), 100_000);
+        let (pod, container) = (name("web-1"), name("nginx"));
+        let [stdout, _] = fifos(dir.path());
+        let holder = open_fifo(&stdout).unwrap();
+        let begin = || {
+            let collector = Collector::start(folder.clone()).unwrap();
+            collector.watch(&pod, &container, dir.path()).unwrap();
+            collector
+        };
+        let collector = begin();
+        (&holder).write_all(b"one\nha").unwrap();
+        // On disk before any death.
+        text(&folder, |log| log.contains("stdout P ha\n"));
+        drop(collector);
+        let collector = begin();
+        (&holder).write_all(b"lf\nlast").unwrap();
+        text(&folder, |log| log.contains("stdout P last\n"));
+        drop(collector);
+        // It has ended while nobody was there.
+        begin().ended(&pod, &container);
+        let log = text(&folder, |log| lines(log).len() == 3);
+        assert_eq!(lines(&log), ["one", "half", "last"]);
+    }
+
+    #[test]
     fn a_flood_is_slowed_down() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut budget = Budget { window: start, bytes: 0 };
-        assert_eq!(budget.spend(WINDOW_BYTES_MAX / 2, at(10)), None);
-        let pause = Duration::from_millis(70);
-        assert_eq!(budget.spend(WINDOW_BYTES_MAX / 2, at(30)), Some(pause));
-        assert_eq!(budget.spend(WINDOW_BYTES_MAX - 1, at(100)), None, "a new window");
+        let mut budget = Budget { bytes_max: 1000, window: start, bytes: 0 };
+        assert_eq!(budget.spend(500, at(10)), None);
+        assert_eq!(budget.spend(500, at(30)), Some(Duration::from_millis(70)));
+        assert_eq!(budget.spend(999, at(100)), None, "a new window");
         assert_eq!(budget.spend(1, at(199)), Some(Duration::from_millis(1)));
+        assert_eq!(budget.spend(1000, at(250)), Some(WINDOW), "at once");
+    }
+
+    /// Its own thread's work, turn by turn.
+    #[test]
+    fn a_flood_costs_its_neighbours_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LogFolder::new(dir.path().join("logs"), 1 << 20);
+        let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let orders = Mutex::new(Vec::new());
+        let shared = Arc::new(Shared { orders, wake, progress: Arc::default() });
+        let mut worker = Worker::new(shared, folder.clone(), epoll);
+        let [flood, quiet] = ["flood", "nginx"].map(|container| {
+            let own = dir.path().join(container);
+            std::fs::create_dir(&own).unwrap();
+            let [stdout, _] = fifos(&own);
+            let file = open_fifo(&stdout).unwrap();
+            worker.watch(Source {
+                pod: name("web-1"),
+                container: name(container),
+                stream: LogStream::Stdout,
+                inode: file.metadata().unwrap().ino(),
+                file: open_fifo(&stdout).unwrap(),
+                encoder: Encoder::default(),
+                budget: Budget::new(STREAM_BYTES_MAX),
+            });
+            file
+        });
+        let noise = b"y\n".repeat(READ_BYTES);
+        let mut written = 0;
+        for number in 0..20 {
+            while (&flood).write(&noise).is_ok() {}
+            (&quiet).write_all(format!("{number}\n").as_bytes()).unwrap();
+            written += 1;
+            // Each is read in the next turn, and nobody waits for the flood.
+            assert_eq!(worker.turn(), Some(Duration::ZERO));
+            let log = text(&folder, |_| true);
+            assert_eq!(lines(&log).len(), written, "{log}");
+            assert!(number > 0 || worker.resting.len() == 1);
+        }
     }
 
     #[test]
@@ -478,7 +644,7 @@ mod tests {
         for number in 0..lines {
             writeln!(file, "{number:01023}").unwrap();
         }
-        let log = text(&folder, |log| log.lines().count() >= lines);
+        let log = text(&folder, |log| self::lines(log).len() >= lines);
         assert!(log.ends_with(&format!("{:01023}\n", lines - 1)));
     }
 }

@@ -22,6 +22,8 @@ pub const LINE_BYTES_MAX: usize = 32 * 1024;
 pub struct Encoder {
     /// What came after the last newline; shorter than [`PART_BYTES_MAX`].
     pending: Vec<u8>,
+    /// The last record was a part of a line, whose end is still to come.
+    is_open: bool,
 }
 
 /// One record of a file.
@@ -34,6 +36,17 @@ pub struct Record<'a> {
 }
 
 impl Encoder {
+    /// Goes on where another one ended: `is_open` if its last record was a part.
+    #[must_use]
+    pub fn resumed(is_open: bool) -> Self {
+        Self { is_open, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Appends to `out` the records that `bytes` completes.
     pub fn feed(
         &mut self,
@@ -58,9 +71,17 @@ impl Encoder {
         }
     }
 
+    /// What waits for its newline becomes a part of a line, so that it is not
+    /// lost with this process.
+    pub fn part(&mut self, time: WallNanos, stream: LogStream, out: &mut Vec<u8>) {
+        if self.has_pending() {
+            self.record(&[], time, stream, false, out);
+        }
+    }
+
     /// The container has ended: what it left without a newline is a line.
     pub fn finish(&mut self, time: WallNanos, stream: LogStream, out: &mut Vec<u8>) {
-        if !self.pending.is_empty() {
+        if self.is_open || self.has_pending() {
             self.record(&[], time, stream, true, out);
         }
     }
@@ -73,6 +94,7 @@ impl Encoder {
         full: bool,
         out: &mut Vec<u8>,
     ) {
+        self.is_open = !full;
         let tag = if full { 'F' } else { 'P' };
         let head = format!("{} {} {tag} ", time.rfc3339(), stream_text(stream));
         out.extend_from_slice(head.as_bytes());
@@ -189,6 +211,31 @@ mod tests {
             .filter_map(|line| joiner.push(&Record::parse(line.as_bytes()).unwrap()))
             .collect();
         assert!(lines.len() >= 10 && lines.iter().all(|line| line.len() <= LINE_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_line_that_is_cut_by_a_death_is_one_line() {
+        let (mut encoder, mut out) = (Encoder::default(), Vec::new());
+        encoder.feed(b"one\nhalf", TIME, LogStream::Stdout, &mut out);
+        assert!(encoder.has_pending());
+        encoder.part(TIME, LogStream::Stdout, &mut out);
+        encoder.part(TIME, LogStream::Stdout, &mut out);
+        let mut whole = out.clone();
+        encoder.finish(TIME, LogStream::Stdout, &mut whole);
+        assert!(whole.ends_with(b" stdout F \n"), "its own end");
+        // The next one goes on with it, or ends it with the container.
+        let go_on = |bytes: &[u8]| {
+            let (mut encoder, mut out) = (Encoder::resumed(true), out.clone());
+            encoder.feed(bytes, TIME, LogStream::Stdout, &mut out);
+            encoder.finish(TIME, LogStream::Stdout, &mut out);
+            let mut joiner = Joiner::default();
+            let records = out.split(|&b| b == b'\n').filter_map(Record::parse);
+            let lines = records.filter_map(|record| joiner.push(&record));
+            lines.map(|line| String::from_utf8(line).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(go_on(b" more\ntwo\n"), ["one", "half more", "two"]);
+        assert_eq!(go_on(b"\n"), ["one", "half"]);
+        assert_eq!(go_on(b""), ["one", "half"]);
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! days. Never here: fsync; logs may die with the power.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use wherry_bundle::Name;
+use wherry_bundle::message::LogStream;
 
 use super::LogError;
+use super::cri::{PART_BYTES_MAX, Record};
+
+/// The end of a file: holds the last records, both streams' in most cases.
+const TAIL_BYTES: u64 = 4 * PART_BYTES_MAX as u64;
 
 /// The folder `RUN/logs`. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -69,6 +74,35 @@ impl LogFolder {
             rest = later;
         }
         Ok(())
+    }
+
+    /// Whether the last record of `stream` is a part of a line: its end was not
+    /// there yet when whoever wrote it died.
+    ///
+    /// # Errors
+    /// The run folder.
+    pub fn ends_in_part(
+        &self,
+        pod: &Name,
+        container: &Name,
+        stream: LogStream,
+    ) -> Result<bool, LogError> {
+        let path = self.current(pod, container);
+        let tail = (|| {
+            let mut file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+            let mut tail = Vec::new();
+            file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+            Ok(tail)
+        })();
+        let tail = match tail {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => return Ok(false),
+            result => result.map_err(LogError::io("read", &path))?,
+        };
+        let records = tail.split(|&b| b == b'\n').rev().filter_map(Record::parse);
+        let last = records.into_iter().find(|record| record.stream == stream);
+        Ok(last.is_some_and(|record| !record.full))
     }
 
     /// Removes all logs of a pod; one that has none is fine.
@@ -183,6 +217,29 @@ mod tests {
         folder.append(&pod, &container, (line(1) + &line(2)).as_bytes()).unwrap();
         assert_eq!(fs::read_to_string(folder.rotated(&pod, &container)).unwrap(), line(1));
         assert_eq!(fs::read_to_string(folder.current(&pod, &container)).unwrap(), line(2));
+    }
+
+    #[test]
+    fn an_open_line_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LogFolder::new(dir.path().to_owned(), 1 << 20);
+        let (pod, container) = (name("web-1"), name("nginx"));
+        let open = || {
+            let of = |stream| folder.ends_in_part(&pod, &container, stream).unwrap();
+            (of(LogStream::Stdout), of(LogStream::Stderr))
+        };
+        assert_eq!(open(), (false, false), "there is no file");
+        let many: String = (0..2000).map(line).collect();
+        folder.append(&pod, &container, many.as_bytes()).unwrap();
+        for (record, wanted) in [
+            ("stdout P half", (true, false)),
+            ("stderr P ha", (true, true)),
+            ("stdout F lf", (false, true)),
+        ] {
+            let record = format!("2026-11-23T05:00:00.000000000Z {record}\n");
+            folder.append(&pod, &container, record.as_bytes()).unwrap();
+            assert_eq!(open(), wanted, "{record}");
+        }
     }
 
     #[test]

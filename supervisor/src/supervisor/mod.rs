@@ -15,9 +15,11 @@ mod heart;
 pub mod judge;
 mod memory;
 mod node;
+mod nonces;
 pub mod orders;
 pub mod preflight;
 pub mod probes;
+mod remote;
 pub mod report;
 pub mod run_file;
 #[cfg(test)]

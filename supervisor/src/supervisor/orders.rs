@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wherry_bundle::limits::bounded_text;
-use wherry_bundle::message::{FOLLOW_SECONDS_MAX, LogChunk, LogLine, LogQuery, Reply};
+use wherry_bundle::message::{FOLLOW_SECONDS_MAX, LogChunk, LogLine, LogQuery, Outcome, Reply};
 
 use crate::agent::{AgentUplink, SendError};
 use crate::logs::{self, LogFolder, Progress};
@@ -107,7 +107,7 @@ fn answer(
         return;
     }
     let result = match result {
-        Ok(()) => Ok(format!("{lines_sent} lines")),
+        Ok(()) => Ok(Outcome::Done(format!("{lines_sent} lines"))),
         Err(error) => Err(bounded_text(&error.to_string())),
     };
     if !send(|| uplink.reply(&Reply { id, result: result.clone() })) {
@@ -116,7 +116,7 @@ fn answer(
 }
 
 /// Tries until there is room; false when there was none for too long.
-fn send(try_once: impl Fn() -> Result<(), SendError>) -> bool {
+pub(super) fn send(try_once: impl Fn() -> Result<(), SendError>) -> bool {
     let start = Instant::now();
     loop {
         match try_once() {

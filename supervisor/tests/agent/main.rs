@@ -18,7 +18,7 @@ use wherry_bundle::chunk::{Chunk, ChunkList};
 use wherry_bundle::limits::TRANSFER_WINDOW_BYTES;
 use wherry_bundle::message::{
     ChunkContents, ChunkData, ChunkGet, Command as CloudCommand, EventAck, Events, LogChunk,
-    LogLine, LogStream, Message, Order, Reply, Status, WallMillis,
+    LogLine, LogStream, Message, Order, Outcome, Reply, Status, WallMillis,
 };
 use wherry_bundle::model::Layer;
 use wherry_bundle::topic::Topic;
@@ -138,14 +138,14 @@ fn a_desired_envelope_comes_again_until_it_is_confirmed() {
     cloud.publish(Topic::Desired, false, envelope.clone());
     assert_eq!(node.next(desired).0, envelope);
     // What comes after it is not held up.
-    cloud.send(Topic::Command, &CloudCommand { id: 1, order: Order::EndLogs { id: 9 } });
+    cloud.send(Topic::Command, &CloudCommand { id: 1, order: Order::End { id: 9 } });
     assert_eq!(node.next(command), 1);
     drop(node);
     let node = Node::start(&disk, &broker);
     let (bytes, token) = node.next(desired);
     assert_eq!(bytes, envelope);
     node.agent().ack_desired(token);
-    cloud.send(Topic::Command, &CloudCommand { id: 2, order: Order::EndLogs { id: 9 } });
+    cloud.send(Topic::Command, &CloudCommand { id: 2, order: Order::End { id: 9 } });
     // The first command was behind the envelope, so it was not confirmed
     // either; it comes again, to a new process, before the second.
     assert_eq!(node.next(command), 1);
@@ -173,7 +173,7 @@ fn a_command_is_done_once_and_rubbish_does_no_harm() {
     cloud.publish(Topic::Desired, false, vec![0; 512 * 1024 + 1]);
     cloud.send(Topic::EventAck, &EventAck { seq: u64::MAX });
     for id in [5, 5, 6] {
-        cloud.send(Topic::Command, &CloudCommand { id, order: Order::EndLogs { id: 9 } });
+        cloud.send(Topic::Command, &CloudCommand { id, order: Order::End { id: 9 } });
     }
     assert_eq!(node.next(command), 5);
     assert_eq!(node.next(command), 6);
@@ -340,7 +340,10 @@ fn logs_and_replies_arrive_in_order_over_a_lost_connection() {
     broker.down();
     node.next(|event| matches!(event, AgentEvent::Disconnected(_)).then_some(()));
     (50..60).for_each(send);
-    node.agent().uplink().reply(&Reply { id: 1, result: Ok("60 chunks".into()) }).unwrap();
+    node.agent()
+        .uplink()
+        .reply(&Reply { id: 1, result: Ok(Outcome::Done("60 chunks".into())) })
+        .unwrap();
     broker.up();
     let mut seqs = Vec::new();
     while seqs.last() != Some(&59) {
@@ -351,6 +354,7 @@ fn logs_and_replies_arrive_in_order_over_a_lost_connection() {
     assert_eq!(different.into_iter().collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
     let first_seen = |seq: &u32| seqs.iter().position(|s| s == seq).unwrap();
     assert!((1..60).all(|seq| first_seen(&(seq - 1)) < first_seen(&seq)), "{seqs:?}");
-    assert_eq!(cloud.next::<Reply>(Topic::Reply).result, Ok("60 chunks".into()));
+    let done = Outcome::Done("60 chunks".into());
+    assert_eq!(cloud.next::<Reply>(Topic::Reply).result, Ok(done));
     assert!(log_chunk(0).to_bytes().unwrap().len() > 5000);
 }

@@ -15,7 +15,7 @@ use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use wherry_bundle::Digest;
 use wherry_bundle::message::{
     ChunkContents, ChunkData, ChunkGet, Command as Order, EventAck, Events, LogChunk, Message,
-    NodeStatus, Order as What, Reply, Status,
+    NodeStatus, Order as What, Outcome, Reply, Status,
 };
 use wherry_bundle::metrics::Metrics;
 use wherry_bundle::topic::Topic;
@@ -170,6 +170,16 @@ impl Cloud {
 
     /// The reply to order `id`, and the log lines before it.
     pub fn reply(&self, id: u64) -> (Result<String, String>, Vec<String>) {
+        let (result, lines) = self.outcome(id);
+        let text = |outcome| match outcome {
+            Outcome::Done(text) => text,
+            other => panic!("{other:?}"),
+        };
+        (result.map(text), lines)
+    }
+
+    /// The same, of any order.
+    pub fn outcome(&self, id: u64) -> (Result<Outcome, String>, Vec<String>) {
         let (at, result) = self.hear("a reply", 0, |topic, payload| {
             let reply = (topic == Topic::Reply).then(|| Reply::from_bytes(payload).unwrap())?;
             (reply.id == id).then_some(reply.result)

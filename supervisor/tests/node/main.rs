@@ -6,6 +6,7 @@
 mod cloud;
 mod exec;
 mod keeping;
+mod logs;
 mod prepared;
 mod rig;
 mod steps;
@@ -286,7 +287,7 @@ fn bundles_and_commands_come_by_the_broker() {
     assert!(cloud.reply(6).0.unwrap_err().contains("`nothing`"));
     logs(7, "well-1");
     std::thread::sleep(std::time::Duration::from_millis(300));
-    cloud.order(8, Order::EndLogs { id: 7 });
+    cloud.order(8, Order::End { id: 7 });
     assert_eq!(cloud.reply(7).1, ["one", "two"], "a follower that was ended");
     assert_eq!(container_pids(&rig), before);
 

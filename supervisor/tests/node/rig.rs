@@ -37,7 +37,7 @@ pub fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn key() -> SigningKey {
+pub fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
 }
 

@@ -36,6 +36,12 @@ pub fn are_kept_and_found(cloud: &Cloud<'_>, node: &Node<'_>) -> Result<()> {
         ensure!(log.contains("mosquitto version"), "{log}");
         Ok(Some(()))
     })?;
+    let said = cloud.cli(&["exec", "gw-1", name, "--", "/bin/busybox", "echo", "roar"])?;
+    ensure!(said == "roar\n", "a command of the cloud's says {said}");
+    wait_for("who ran it, in the cloud", node.place().patience(), || {
+        let events = cloud.cli(&["events", "gw-1"])?;
+        Ok(events.contains("runs from the cloud `/bin/busybox echo roar`").then_some(()))
+    })?;
     for words in [&["ps"][..], &["events"], &["status"], &["describe", name]] {
         ensure!(!node.cli(words)?.trim().is_empty(), "`wherry {words:?}` prints nothing");
         node.json(words)?;

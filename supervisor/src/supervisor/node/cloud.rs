@@ -3,7 +3,7 @@
 //! Never here: waiting for the cloud. Without it everything goes on.
 
 use wherry_bundle::limits::bounded_text;
-use wherry_bundle::message::{Command, EventKind, Order, Refused, Reply};
+use wherry_bundle::message::{Command, EventKind, Order, Outcome, Refused, Reply};
 use wherry_bundle::{Bundle, Generation, Name};
 use wherry_core::{Desired, Millis};
 
@@ -15,6 +15,7 @@ use crate::control::CloudLink;
 use crate::layers::WantedLayer;
 use crate::supervisor::Event;
 use crate::supervisor::durable::Found;
+use crate::supervisor::executor::LauncherLost;
 use crate::supervisor::judge::{Verdict, judge};
 use crate::supervisor::report::{StatusGate, megabytes};
 
@@ -51,7 +52,11 @@ impl Node {
         }
     }
 
-    pub(super) fn agent_event(&mut self, event: AgentEvent, now: Millis) {
+    pub(super) fn agent_event(
+        &mut self,
+        event: AgentEvent,
+        now: Millis,
+    ) -> Result<(), LauncherLost> {
         match event {
             AgentEvent::Connected => {
                 log::info!("connected to the cloud's broker");
@@ -64,7 +69,7 @@ impl Node {
                 self.tell_pods_of_damage();
             }
             AgentEvent::Desired { bytes, token } => self.judge(bytes, Some(token), now),
-            AgentEvent::Command(command) => self.command(command, now),
+            AgentEvent::Command(command) => self.command(command, now)?,
             AgentEvent::LayerBegun { layer, bytes_missing } => {
                 let (short, whole) = (layer.digest.short(), megabytes(layer.size_bytes));
                 let text = format!(
@@ -95,6 +100,7 @@ impl Node {
             }
             AgentEvent::Progress(transfer) => self.transfer = Some(transfer),
         }
+        Ok(())
     }
 
     /// Tells the agent which layers are missing, and how they are cut.
@@ -215,8 +221,8 @@ impl Node {
         self.watch_layers();
     }
 
-    pub(super) fn command(&mut self, command: Command, now: Millis) {
-        let Some(agent) = &self.agent else { return };
+    fn command(&mut self, command: Command, now: Millis) -> Result<(), LauncherLost> {
+        let Some(agent) = &self.agent else { return Ok(()) };
         let (id, uplink) = (command.id, agent.uplink());
         let result = match command.order {
             Order::Logs(query) => {
@@ -224,20 +230,30 @@ impl Node {
                     (self.collector.folder().clone(), self.collector.progress());
                 match self.log_orders.begin(id, query, uplink.clone(), folder, progress) {
                     // The thread replies.
-                    Ok(()) => return,
+                    Ok(()) => return Ok(()),
                     Err(error) => Err(error),
                 }
             }
-            Order::EndLogs { id } => {
+            Order::End { id } => {
                 self.log_orders.end(id);
-                Ok("ended".into())
+                self.end_for_cloud(id)?;
+                Ok(Outcome::Done("ended".into()))
             }
-            Order::RestartPod { pod } => self.restart(&pod, now),
+            Order::RestartPod { pod } => self.restart(&pod, now).map(Outcome::Done),
+            Order::PrepareExec => self.prepare_exec(now),
+            Order::Exec(signed) => {
+                match self.exec_for_cloud(id, &signed, uplink.clone(), now)? {
+                    // So does the thread that takes what it writes.
+                    Ok(()) => return Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
         };
         let result = result.map_err(|error| bounded_text(&error));
         if let Err(error) = uplink.reply(&Reply { id, result }) {
             log::warn!("the reply to command {id} is lost: {error}");
         }
+        Ok(())
     }
 
     pub(super) fn restart(&mut self, pod: &Name, now: Millis) -> Result<String, String> {

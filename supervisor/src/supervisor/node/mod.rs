@@ -36,6 +36,7 @@ use super::durable::Durable;
 use super::executor::{Executor, LauncherLost};
 use super::flash::FlashCount;
 use super::health::HealthSpecs;
+use super::nonces::Nonces;
 use super::orders::LogOrders;
 use super::preflight::kernel::Kernel;
 use super::probes::Probes;
@@ -116,6 +117,7 @@ pub struct Node {
     log_orders: LogOrders,
     descriptions: Descriptions,
     commands: BTreeMap<u32, Running>,
+    nonces: Nonces,
 }
 
 impl Node {
@@ -186,6 +188,7 @@ impl Node {
             log_orders: LogOrders::default(),
             descriptions: Descriptions::default(),
             commands: BTreeMap::new(),
+            nonces: Nonces::default(),
             config,
         };
         node.recall_events();
@@ -232,7 +235,7 @@ impl Node {
     pub fn handle(&mut self, event: Event, now: Millis) -> Result<(), LauncherLost> {
         match event {
             Event::Launcher(notice) => self.heard(*notice),
-            Event::Agent(event) => self.agent_event(event, now),
+            Event::Agent(event) => self.agent_event(event, now)?,
             Event::Damaged(damaged) => self.layer_is_damaged(damaged, now),
             Event::Kernel(lacks) => self.kernel_was_tried(lacks, now),
             Event::Ask(Ask::Request { request, answer }) => self.asked(request, answer, now)?,
@@ -297,9 +300,10 @@ impl Node {
         let commit_at = self.uncommitted.as_ref().map(|(_, _, at)| *at);
         let retry_at = self.durable.retry_at();
         let probe_at = self.probes.wake_at();
+        let command_at = self.end_late_commands(now)?;
         self.wake_at = [
             wake_at, interim_at, purge_at, verdict_at, status_at, commit_at, retry_at, probe_at,
-            hold_at,
+            hold_at, command_at,
         ]
         .into_iter()
         .flatten()

@@ -4,6 +4,7 @@
 //! One report a module. Arguments name those to make (`start`); none: all.
 
 mod delta;
+mod flood;
 mod footprint;
 mod gateway;
 mod process;
@@ -21,10 +22,11 @@ use serde_json::Value;
 type Measure = fn() -> Result<Value>;
 
 /// In the order in which they are made.
-const REPORTS: [(&str, Measure); 4] = [
+const REPORTS: [(&str, Measure); 5] = [
     ("start", start::measure),
     ("rolling", rolling::measure),
     ("delta", delta::measure),
+    ("logs", flood::measure),
     ("footprint", footprint::measure),
 ];
 
