@@ -7,11 +7,29 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use wherry_rig::{Arch, Error, Forward, Machine, PowerOff, Rig, Trouble, disk};
 
 const SHORT: Duration = Duration::from_secs(20);
+
+/// An emulated machine takes a processor of the two that CI has, however many
+/// tests run at a time.
+static PLACES: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
+
+fn place() -> MutexGuard<'static, ()> {
+    loop {
+        for place in &PLACES {
+            match place.try_lock() {
+                Ok(guard) => return guard,
+                Err(TryLockError::Poisoned(failed)) => return failed.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
 
 /// Everything that one machine can be asked for without ending it, then a
 /// boot of a second one from what the first left on its disk.
@@ -151,21 +169,25 @@ fn free_port() -> u16 {
 
 #[test]
 fn aarch64() {
+    let _place = place();
     check(Arch::Aarch64, "aarch64");
 }
 
 #[test]
 fn armv7() {
+    let _place = place();
     check(Arch::Armv7, "armv7l");
 }
 
 #[test]
 fn x86_64() {
+    let _place = place();
     check(Arch::X86_64, "x86_64");
 }
 
 #[test]
 fn a_panic_is_noticed_by_whoever_waits() {
+    let _place = place();
     let rig = Machine::new(Arch::Aarch64).boot().unwrap();
     let panic = ["sh", "-c", "echo c >/proc/sysrq-trigger"];
     match rig.run(&panic, SHORT).unwrap_err() {
@@ -181,6 +203,7 @@ fn a_panic_is_noticed_by_whoever_waits() {
 
 #[test]
 fn nothing_runs_longer_than_its_limit() {
+    let _place = place();
     let mut machine = Machine::new(Arch::Aarch64);
     machine.time_limit = Duration::from_secs(8);
     let begin = Instant::now();
@@ -194,6 +217,7 @@ fn nothing_runs_longer_than_its_limit() {
 
 #[test]
 fn a_machine_without_memory_says_so() {
+    let _place = place();
     let mut machine = Machine::new(Arch::Aarch64);
     machine.memory_mib = 40;
     machine.boot_limit = Duration::from_secs(20);
@@ -208,6 +232,7 @@ fn a_machine_without_memory_says_so() {
 
 #[test]
 fn writes_are_logged() {
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let (image, log) = (folder.path().join("disk"), folder.path().join("log"));
     disk::make(&image, 64, None).unwrap();
@@ -249,6 +274,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn the_program_passes_a_command_s_output_and_status_on() {
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let words = ["--", "sh", "-c", "uname -m; echo bad >&2; exit 7"];
     let output = program(folder.path(), &words, "");
@@ -259,6 +285,7 @@ fn the_program_passes_a_command_s_output_and_status_on() {
 
 #[test]
 fn the_program_gives_a_shell() {
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let output = program(folder.path(), &["--shell"], "echo $((6 * 7)) at /data; exit\n");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -269,6 +296,7 @@ fn the_program_gives_a_shell() {
 
 #[test]
 fn the_program_keeps_what_a_machine_was() {
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let output = program(folder.path(), &["--keep", "--", "sh", "-c", "echo kept >/data/a"], "");
     assert!(output.status.success(), "{output:?}");
@@ -287,6 +315,7 @@ fn the_program_keeps_what_a_machine_was() {
 
 #[test]
 fn the_program_takes_the_power_away() {
+    let _place = place();
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
     let disk = disk.to_str().unwrap();
