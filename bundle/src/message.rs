@@ -251,6 +251,22 @@ pub enum PodPhase {
     Terminating,
 }
 
+impl PodPhase {
+    /// As JSON has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Available => "available",
+            Self::BackOff => "back-off",
+            Self::Completed => "completed",
+            Self::Terminating => "terminating",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerStatus {
     pub name: Name,
@@ -277,6 +293,22 @@ pub enum Exit {
     OutOfMemory,
     /// It ended while nobody was there to see how.
     Unknown,
+}
+
+impl Exit {
+    /// As a shell has it, for commands that end with another one's: 128 and a
+    /// signal's number; `None` if nobody knows.
+    #[must_use]
+    pub fn shell_status(self) -> Option<u8> {
+        const SIGNALLED: u8 = 128;
+        const SIGKILL: u8 = 9;
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(signal) => Some(SIGNALLED.saturating_add(signal)),
+            Self::OutOfMemory => Some(SIGNALLED + SIGKILL),
+            Self::Unknown => None,
+        }
+    }
 }
 
 impl core::fmt::Display for Exit {

@@ -503,14 +503,24 @@ impl Bundle {
 
 impl PodTemplate {
     /// The most that the limits of its containers come to at one time; one
-    /// that has none counts as 0. An init container is alone with the sidecars
-    /// before it.
+    /// that has none counts as 0.
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
+        self.most_at_once(|resources| resources.memory_bytes.unwrap_or_default())
+    }
+
+    /// As [`Self::memory_bytes_max`].
+    #[must_use]
+    pub fn cpu_millis_max(&self) -> u32 {
+        let most = self.most_at_once(|resources| resources.cpu_millis.unwrap_or_default().into());
+        u32::try_from(most).unwrap_or(u32::MAX)
+    }
+
+    /// An init container is alone with the sidecars before it.
+    fn most_at_once(&self, limit: impl Fn(&Resources) -> u64) -> u64 {
         let (mut run_on, mut most) = (0_u64, 0_u64);
         for container in &self.containers {
-            let bytes = container.resources.memory_bytes.unwrap_or_default();
-            let together = run_on.saturating_add(bytes);
+            let together = run_on.saturating_add(limit(&container.resources));
             if container.role != Role::Init {
                 run_on = together;
             }

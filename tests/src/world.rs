@@ -30,15 +30,24 @@ pub fn with_gateway(
     }
 }
 
+/// Cloud, images and organisation.
+///
+/// # Errors
+/// Whatever does not come up.
+pub fn cloud(host: &Host) -> Result<Cloud<'_>> {
+    let mut cloud = Cloud::new(host);
+    cloud.start()?;
+    images::import(&cloud)?;
+    cloud.organise()?;
+    Ok(cloud)
+}
+
 /// Cloud, images, organisation, and a node that runs nothing yet.
 ///
 /// # Errors
 /// Whatever does not come up.
 pub fn bring_up(host: &Host) -> Result<(Cloud<'_>, Node<'_>)> {
-    let mut cloud = Cloud::new(host);
-    cloud.start()?;
-    images::import(&cloud)?;
-    cloud.organise()?;
+    let cloud = cloud(host)?;
     let mut node = Node::new(host, &cloud.cli(&["node", "config", "gw-1"])?)?;
     node.start()?;
     Ok((cloud, node))

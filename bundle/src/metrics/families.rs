@@ -259,7 +259,7 @@ pub const FAMILIES: &[Family] = &[
     }),
     gauge("wherry_pod_phase", "What a pod is at; 1 for the present phase.", |m, s| {
         pods(m, s, |pod, labels, s| {
-            s.line(&[labels[0], labels[1], ("phase", pod_phase(pod.phase))], true);
+            s.line(&[labels[0], labels[1], ("phase", pod.phase.as_str())], true);
         });
     }),
     gauge("kube_pod_status_ready", "Whether a pod is available.", |m, s| {
@@ -399,18 +399,6 @@ pub fn phase(phase: &Phase) -> &'static str {
         Phase::Rolling { .. } => "rolling",
         Phase::Stabilising => "stabilising",
         Phase::Good => "good",
-    }
-}
-
-fn pod_phase(phase: PodPhase) -> &'static str {
-    match phase {
-        PodPhase::Waiting => "waiting",
-        PodPhase::Starting => "starting",
-        PodPhase::Running => "running",
-        PodPhase::Available => "available",
-        PodPhase::BackOff => "back-off",
-        PodPhase::Completed => "completed",
-        PodPhase::Terminating => "terminating",
     }
 }
 

@@ -8,7 +8,6 @@ use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use wherry_bundle::Name;
 use wherry_bundle::limits::{ASKED_BY_BYTES_MAX, EXEC_SECONDS_MAX, cut};
-use wherry_bundle::message::Exit;
 
 use super::client::{CliError, Client};
 use super::output::print;
@@ -17,8 +16,6 @@ use crate::view::{ExecOutput, ExecRequest, Executed};
 
 /// As timeout(1) has it.
 const TIMED_OUT: u8 = 124;
-/// As a shell has it for what a signal ended.
-const SIGNALLED: u8 = 128;
 const UNKNOWN: u8 = 1;
 
 #[derive(Debug, Args)]
@@ -61,13 +58,10 @@ impl Exec {
 }
 
 fn status(executed: &Executed) -> u8 {
-    match executed.exit {
-        _ if executed.timed_out => TIMED_OUT,
-        Exit::Code(code) => code,
-        Exit::Signal(signal) => SIGNALLED.saturating_add(signal),
-        Exit::OutOfMemory => SIGNALLED + 9,
-        Exit::Unknown => UNKNOWN,
+    if executed.timed_out {
+        return TIMED_OUT;
     }
+    executed.exit.shell_status().unwrap_or(UNKNOWN)
 }
 
 /// Byte by byte, as the command wrote it.
@@ -99,6 +93,8 @@ fn seconds(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
+    use wherry_bundle::message::Exit;
+
     use super::*;
 
     #[test]

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use nix::sys::stat;
@@ -21,8 +20,7 @@ use crate::creator::{self, Job, Report};
 use crate::packet::{self, Received, Wait};
 use crate::process::Identity;
 use crate::proto::{ContainerSpec, MountSource, Notice};
-use crate::rootfs::RootFsError;
-use crate::{record, sys};
+use crate::{record, rootfs, sys};
 
 /// From the request to the program's execution: an image may lie on slow
 /// flash, and the gateway be busy.
@@ -81,10 +79,7 @@ impl Launcher {
         let into = self.tree.unified_folder(&entry.cgroup).filter(|_| fresh);
         self.tree.create(&entry.cgroup, &limits(&spec)).map_err(|error| text(&error))?;
         for path in devices(&spec) {
-            let number = device_number(path).map_err(|source| {
-                let path = path.into();
-                text(&RootFsError::Device { path, source })
-            })?;
+            let (_, number) = rootfs::device(Path::new(path)).map_err(|error| text(&error))?;
             let (major, minor) = (stat::major(number), stat::minor(number));
             let allowed = self.tree.allow_device(&entry.cgroup, major, minor);
             allowed.map_err(|error| text(&error))?;
@@ -286,15 +281,6 @@ fn devices(spec: &ContainerSpec) -> impl Iterator<Item = &str> {
         MountSource::Host { path, kind: HostPathKind::CharDevice } => Some(&**path),
         MountSource::Host { .. } | MountSource::Files(_) | MountSource::Empty { .. } => None,
     })
-}
-
-/// By whatever name, such as those of `/dev/serial/by-id`.
-fn device_number(path: &str) -> io::Result<u64> {
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.file_type().is_char_device() {
-        return Err(io::Error::other("is no character device"));
-    }
-    Ok(metadata.rdev())
 }
 
 fn limits(spec: &ContainerSpec) -> Limits {

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use libc::dev_t;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::mount::MsFlags;
@@ -57,8 +58,7 @@ pub fn fill(stage: &Stage, volumes: &Path, mounts: &[Mount]) -> Result<(), RootF
                 bind(root.as_fd(), &source, mount)?;
             }
             Source::Device(path) => {
-                let source = device(path)
-                    .map_err(|source| RootFsError::Device { path: path.clone(), source })?;
+                let (source, _) = device(path)?;
                 bind(root.as_fd(), &source, mount)?;
             }
             Source::Tmp => {
@@ -71,13 +71,19 @@ pub fn fill(stage: &Stage, volumes: &Path, mounts: &[Mount]) -> Result<(), RootF
     Ok(())
 }
 
-fn device(path: &Path) -> io::Result<OwnedFd> {
-    let device = open(path, OFlag::O_PATH)?;
-    let kind = fstat(device.as_raw_fd())?.st_mode & SFlag::S_IFMT.bits();
-    if kind != SFlag::S_IFCHR.bits() {
-        return Err(io::Error::other("is no character device"));
+/// A character device of the host, by whatever name, such as those of
+/// `/dev/serial/by-id`, and its number.
+///
+/// # Errors
+/// [`RootFsError::Device`].
+pub fn device(path: &Path) -> Result<(OwnedFd, dev_t), RootFsError> {
+    let error = |source| RootFsError::Device { path: path.to_owned(), source };
+    let device = open(path, OFlag::O_PATH).map_err(error)?;
+    let found = fstat(device.as_raw_fd()).map_err(|errno| error(errno.into()))?;
+    if found.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFCHR.bits() {
+        return Err(error(io::Error::other("is no character device")));
     }
-    Ok(device)
+    Ok((device, found.st_rdev))
 }
 
 /// An overlay on what the image has in a folder: the container finds it there,

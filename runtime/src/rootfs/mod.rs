@@ -29,7 +29,7 @@ use nix::errno::Errno;
 
 use crate::mounts::MountError;
 
-pub use fill::{ensure_folder, fill};
+pub use fill::{device, ensure_folder, fill};
 pub use stage::{BUNDLE, ROOTFS, Stage};
 pub use table::{Below, Mount, Source, table};
 

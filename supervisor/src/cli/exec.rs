@@ -18,8 +18,6 @@ use wherry_runtime::terminal::{Pair, Raw, resize};
 use super::CliError;
 use crate::control::{Client, ClientError, Exec, Request, Response};
 
-/// As a shell has it for what a signal ended.
-const SIGNALLED: u8 = 128;
 const BUFFER_BYTES: usize = 4096;
 
 /// Runs until the command has ended, and ends with its exit code.
@@ -40,12 +38,7 @@ pub(super) fn exec(socket: &Path, exec: Exec, stdin: bool) -> Result<(), CliErro
 }
 
 pub(super) fn exit_code(exit: Exit) -> ExitCode {
-    ExitCode::from(match exit {
-        Exit::Code(code) => code,
-        Exit::Signal(signal) => SIGNALLED.saturating_add(signal),
-        Exit::OutOfMemory => SIGNALLED + 9,
-        Exit::Unknown => super::FAILED,
-    })
+    ExitCode::from(exit.shell_status().unwrap_or(super::FAILED))
 }
 
 fn streams(stdin: bool) -> io::Result<Vec<OwnedFd>> {

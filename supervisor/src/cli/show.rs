@@ -31,7 +31,7 @@ pub(super) fn ps(socket: &Path, output: Output, out: &mut impl Write) -> Result<
         let restarts: u32 = pod.containers.iter().map(|c| c.restarts).sum();
         table.row(vec![
             pod.name.to_string(),
-            pod_phase(pod.phase).into(),
+            pod.phase.as_str().into(),
             format!("{}/{}", running.clone().count(), pod.containers.len()),
             restarts.to_string(),
             running.max().map(length).unwrap_or_default(),
@@ -158,7 +158,7 @@ fn describe_pod(pod: &PodDescription, out: &mut impl Write) -> Result<(), CliErr
     let mut line = |head: &str, text: String| writeln!(out, "{head:<12}{text}");
     line("pod", status.name.to_string())?;
     line("deployment", status.deployment.to_string())?;
-    line("phase", pod_phase(status.phase).into())?;
+    line("phase", status.phase.as_str().into())?;
     if let Some(error) = &status.last_error {
         line("last error", error.clone())?;
     }
@@ -282,18 +282,6 @@ fn transfer_text(transfer: &Transfer) -> String {
         count => format!(", {count} chunks were refused"),
     };
     format!("{percent} %, {fetched} fetched, {copied} copied, {rate}/s, {left} left{refused}")
-}
-
-pub(super) fn pod_phase(phase: PodPhase) -> &'static str {
-    match phase {
-        PodPhase::Waiting => "waiting",
-        PodPhase::Starting => "starting",
-        PodPhase::Running => "running",
-        PodPhase::Available => "available",
-        PodPhase::BackOff => "back-off",
-        PodPhase::Completed => "completed",
-        PodPhase::Terminating => "terminating",
-    }
 }
 
 fn cloud_text(cloud: &CloudLink) -> String {

@@ -10,7 +10,7 @@ use wherry_bundle::Name;
 use wherry_bundle::message::PodPhase;
 
 use super::args::Output;
-use super::show::{json, pod_phase};
+use super::show::json;
 use super::table::{Table, bytes};
 use super::{CliError, ask};
 use crate::control::{ClientError, PodDescription, PodPressure, Request, Response};
@@ -110,7 +110,7 @@ fn table(rows: &[Row]) -> Table {
         });
         table.row(vec![
             row.pod.to_string(),
-            pod_phase(row.phase).into(),
+            row.phase.as_str().into(),
             or_dash(row.cpu_millis.map(|millis| format!("{millis}m"))),
             or_dash(row.memory_bytes.map(bytes)),
             or_dash(share.map(|(used, max)| format!("{} %", used.saturating_mul(100) / max))),

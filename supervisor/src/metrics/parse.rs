@@ -6,6 +6,8 @@
 
 use wherry_bundle::metrics::{CpuTimes, Disk, Interface, Memory, Process, Traffic};
 
+use crate::supervisor::memory::kib;
+
 /// What `/proc/diskstats` counts, whatever the device's own sectors are.
 const SECTOR_BYTES: u64 = 512;
 /// Devices that are no disks of their own: files, RAM, and what is made of
@@ -65,18 +67,15 @@ pub fn load(text: &str) -> Option<[u32; 3]> {
 /// `/proc/meminfo`.
 #[must_use]
 pub fn memory(text: &str) -> Memory {
-    let field = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        value.trim().strip_suffix(" kB")?.parse().ok()
-    };
+    let field = |name| kib(text, name);
     Memory {
-        total: field("MemTotal"),
-        free: field("MemFree"),
-        available: field("MemAvailable"),
-        buffers: field("Buffers"),
-        cached: field("Cached"),
-        swap_total: field("SwapTotal"),
-        swap_free: field("SwapFree"),
+        total: field("MemTotal:"),
+        free: field("MemFree:"),
+        available: field("MemAvailable:"),
+        buffers: field("Buffers:"),
+        cached: field("Cached:"),
+        swap_total: field("SwapTotal:"),
+        swap_free: field("SwapFree:"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::SyncSender;
 
 use wherry_bundle::message::{NodeStatus, PodStatus};
-use wherry_bundle::model::{ConfigKind, Container, Deployment, Role, VolumeSource};
+use wherry_bundle::model::{ConfigKind, Container, Deployment, Resources, VolumeSource};
 use wherry_bundle::{Bundle, Name};
 use wherry_core::Observed;
 use wherry_runtime::proto::Usage;
@@ -143,23 +143,17 @@ pub fn describe(
 
 /// What all its containers may use together; `None` if one has no limit.
 fn memory_bytes_max(deployment: &Deployment) -> Option<u64> {
-    let containers = &deployment.pod.containers;
-    let limited = containers.iter().all(|container| container.resources.memory_bytes.is_some());
+    let limited = all_have(deployment, |resources| resources.memory_bytes.is_some());
     limited.then(|| deployment.pod.memory_bytes_max())
 }
 
-/// As [`memory_bytes_max`]: sidecars run beside what comes before the others,
-/// init containers are gone by then.
 fn cpu_millis_max(deployment: &Deployment) -> Option<u32> {
-    let (mut run_on, mut most) = (0_u32, 0_u32);
-    for container in &deployment.pod.containers {
-        let together = run_on.saturating_add(container.resources.cpu_millis?);
-        if container.role != Role::Init {
-            run_on = together;
-        }
-        most = most.max(together);
-    }
-    Some(most)
+    let limited = all_have(deployment, |resources| resources.cpu_millis.is_some());
+    limited.then(|| deployment.pod.cpu_millis_max())
+}
+
+fn all_have(deployment: &Deployment, limit: impl Fn(&Resources) -> bool) -> bool {
+    deployment.pod.containers.iter().all(|container| limit(&container.resources))
 }
 
 fn hashes(bundle: Option<&Bundle>) -> BTreeMap<Name, wherry_bundle::Digest> {

@@ -18,9 +18,13 @@ fn field(name: &str) -> Option<u64> {
 }
 
 fn parse(text: &str, name: &str) -> Option<u64> {
+    kib(text, name)?.checked_mul(1024)
+}
+
+/// A line of `/proc/meminfo`; its `name` ends with the colon.
+pub(crate) fn kib(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = value.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
+    value.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod flash;
 pub mod health;
 mod heart;
 pub mod judge;
-mod memory;
+pub(crate) mod memory;
 mod node;
 mod nonces;
 pub mod orders;

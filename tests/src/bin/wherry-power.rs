@@ -21,6 +21,7 @@ type Plan = (Arch, usize, usize, usize);
 /// Two do one architecture's cuts: each waits most of its time.
 const PLANS: [Plan; 3] =
     [(Arch::Aarch64, 10, 200, 40), (Arch::Aarch64, 10, 0, 0), (Arch::Armv7, 6, 100, 20)];
+/// With `short`: states are soon checked, machines take long to be killed.
 const SHORT: [Plan; 2] = [(Arch::Aarch64, 4, 200, 40), (Arch::Armv7, 1, 100, 20)];
 /// The control's cache holds so many writes.
 const CACHED_WRITES: usize = 64;

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-use wherry_tests::cloud::Cloud;
 use wherry_tests::host::Host;
-use wherry_tests::images;
 use wherry_tests::package::{Component, Package};
 use wherry_tests::templates::lion;
+use wherry_tests::world::cloud;
 
 use crate::gateway::Gateway;
 use crate::process::Activity;
@@ -25,10 +24,7 @@ pub fn measure() -> Result<Value> {
     let program = program::wherry()?;
     let named = program::named(&program)?;
     let host = Host::new("bench")?;
-    let mut cloud = Cloud::new(&host);
-    cloud.start()?;
-    images::import(&cloud)?;
-    cloud.organise()?;
+    let cloud = cloud(&host)?;
     let gateway = Gateway::start(&host, &cloud, &program)?;
     let mut shares = Map::new();
     for (generation, bytes) in (1..).zip(LINE_BYTES) {

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use wherry_tests::cloud::Cloud;
 use wherry_tests::host::Host;
-use wherry_tests::images;
 use wherry_tests::package::{Component, Package};
 use wherry_tests::templates::{EVERYWHERE, env, lion};
+use wherry_tests::world::cloud;
 
 use crate::gateway::Gateway;
 use crate::process::{Activity, Memory};
@@ -49,10 +48,7 @@ pub fn measure() -> Result<Value> {
 fn node(program: &Path) -> Result<Value> {
     let host = Host::new("foot")?;
     let disk = DataDisk::mount(&host)?;
-    let mut cloud = Cloud::new(&host);
-    cloud.start()?;
-    images::import(&cloud)?;
-    cloud.organise()?;
+    let cloud = cloud(&host)?;
     let gateway = Gateway::start(&host, &cloud, program)?;
     cloud.wait_node("the gateway online", |node| node["online"] == true)?;
     let (mut memory, mut idle) = (BTreeMap::new(), Value::Null);

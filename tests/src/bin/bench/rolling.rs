@@ -9,12 +9,11 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use wherry_tests::cloud::Cloud;
 use wherry_tests::host::Host;
-use wherry_tests::images;
 use wherry_tests::node::Node;
 use wherry_tests::package::{Component, Package};
 use wherry_tests::templates::{EVERYWHERE, env, lion};
+use wherry_tests::world::cloud;
 
 use crate::gateway::Gateway;
 use crate::program;
@@ -27,10 +26,7 @@ pub fn measure() -> Result<Value> {
     let program = program::wherry()?;
     let named = program::named(&program)?;
     let host = Host::new("bench")?;
-    let mut cloud = Cloud::new(&host);
-    cloud.start()?;
-    images::import(&cloud)?;
-    cloud.organise()?;
+    let cloud = cloud(&host)?;
     let gateway = Gateway::start(&host, &cloud, &program)?;
     let (mut starts, mut wholes) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
