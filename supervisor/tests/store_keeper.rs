@@ -138,7 +138,12 @@ fn a_kill_in_the_middle_is_an_error_and_what_was_acknowledged_stays() {
             Err(error) => {
                 failures += 1;
                 assert!(
-                    matches!(error, StoreError::Gone { .. } | StoreError::NotNewer { .. }),
+                    matches!(
+                        error,
+                        StoreError::Gone { .. }
+                            | StoreError::Lost { .. }
+                            | StoreError::NotNewer { .. }
+                    ),
                     "{error}"
                 );
             }
@@ -156,6 +161,44 @@ fn a_kill_in_the_middle_is_an_error_and_what_was_acknowledged_stays() {
     assert!(found.0 >= acknowledged, "{found}, not {acknowledged}");
     assert_eq!(bytes, envelope(found.0));
     assert_eq!(store.events_after(0, usize::MAX).unwrap().last().unwrap().seq, events);
+}
+
+/// What a kill may do between a commit and its copy in the mirror.
+#[test]
+fn a_commit_that_is_lost_before_its_mirror_is_an_error_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    take_up(&store, 1).unwrap();
+    wait_until("the keeper's end", || keepers(dir.path()).is_empty());
+    let (database, before) = (dir.path().join("sled"), dir.path().join("before"));
+    copy(&database, &before);
+    // Where the mirror's next file would be written.
+    let blocked = ["mirror.0.tmp", "mirror.1.tmp"].map(|name| dir.path().join(name));
+    blocked.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let error = take_up(&store, 2).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    wait_until("the keeper's end", || keepers(dir.path()).is_empty());
+    fs::remove_dir_all(&database).unwrap();
+    fs::rename(&before, &database).unwrap();
+    blocked.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    let error = take_up(&store, 3).unwrap_err();
+    assert!(matches!(error, StoreError::Lost { .. }), "{error}");
+    assert_eq!(current(&store), Some((Generation(1), envelope(1))));
+    take_up(&store, 3).unwrap();
+    drop(store);
+    assert_eq!(current(&open(dir.path())), Some((Generation(3), envelope(3))));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let there = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &there),
+            false => drop(fs::copy(entry.path(), there).unwrap()),
+        }
+    }
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub enum StoreError {
     /// Killed, out of memory, or the database made it fail.
     #[error("the process that keeps the database {} is gone ({why})", path.display())]
     Gone { path: PathBuf, why: String },
+    /// The state is the one before it, and the next change builds on that.
+    #[error("the database {} lost a change that was not acknowledged: ask again", path.display())]
+    Lost { path: PathBuf },
     #[error("record `{record}`: {source}")]
     Record { record: String, source: RecordError },
     #[error("generation {asked} is not newer than {seen}, the newest that was taken up")]
@@ -54,6 +57,7 @@ impl StoreError {
             Self::Database { .. }
             | Self::Locked { .. }
             | Self::Gone { .. }
+            | Self::Lost { .. }
             | Self::Record { .. }
             | Self::NotNewer { .. }
             | Self::NotCurrent { .. }

@@ -208,6 +208,7 @@ fn is_environment(error: &StoreError) -> bool {
         | StoreError::Gone { .. } => return true,
         StoreError::Io { .. } | StoreError::Database { .. } | StoreError::Kept { .. } => {}
         StoreError::Record { .. }
+        | StoreError::Lost { .. }
         | StoreError::NotNewer { .. }
         | StoreError::NotCurrent { .. }
         | StoreError::TooLarge { .. } => return false,

@@ -12,8 +12,8 @@ use wherry_bundle::message::{Event, Failed, Message, Refused};
 use wherry_bundle::{Digest, Generation};
 
 use super::contents::{
-    FAILED_KEY, META_KEY, REFUSED_KEY, TRIAL_KEY, encode, insert_pieces, read_envelope,
-    remove_pieces,
+    FAILED_KEY, META_KEY, REFUSED_KEY, TRIAL_KEY, database_path, encode, insert_pieces,
+    read_envelope, remove_pieces,
 };
 use super::disk::{Batch, Disk, Keeping};
 use super::error::{RecordError, StoreError};
@@ -326,7 +326,8 @@ impl State {
         let (_, Found { newest, .. }) = Mirrors::load(&self.dir)?;
         let (disk, loaded, recovery) = open_or_mend(&self.dir, &self.keeping, newest.as_ref())?;
         let meta = loaded.meta.unwrap_or_default();
-        if recovery.is_none() && meta.revision < self.meta.revision {
+        let is_lost = recovery.is_none() && meta.revision < self.meta.revision;
+        if is_lost && !self.mirror_stale {
             // Acknowledged state is gone, and from the mirror too: nothing
             // is written over what is left of it.
             let source = RecordError::Missing;
@@ -344,6 +345,11 @@ impl State {
         }
         self.uncertain = false;
         self.disk = Some(disk);
+        if is_lost {
+            // A kill took it between its commit and its mirror, before it was
+            // acknowledged. Whoever asks builds on what is there instead.
+            return Err(StoreError::Lost { path: database_path(&self.dir) });
+        }
         if let Some(recovery) = recovery {
             self.recoveries.push(recovery);
             self.refresh_mirror()?;
