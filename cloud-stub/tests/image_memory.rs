@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on fails
 
+#[path = "cloud/image_support/mod.rs"]
 mod image_support;
 
 use std::fs;

@@ -346,8 +346,9 @@ impl State {
         self.uncertain = false;
         self.disk = Some(disk);
         if is_lost {
-            // A kill took it between its commit and its mirror, before it was
-            // acknowledged. Whoever asks builds on what is there instead.
+            // It was never acknowledged: the keeper was killed before the mirror
+            // had it, and again while it was to open the database, until that
+            // counted as damaged. Whoever asks builds on what is there instead.
             return Err(StoreError::Lost { path: database_path(&self.dir) });
         }
         if let Some(recovery) = recovery {

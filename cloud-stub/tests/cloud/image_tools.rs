@@ -3,15 +3,11 @@
 //! devices, and the Debian packages umoci, skopeo, libcap2-bin,
 //! busybox-static, squashfs-tools-ng.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on fails
-
-mod image_support;
-
 use std::fs;
 use std::os::unix::fs::{self as unix, PermissionsExt, chown};
 use std::path::Path;
 
-use image_support::{Importer, Root, run, snapshot, tar_folder, text, work_dir};
+use crate::image_support::{Importer, Root, run, snapshot, tar_folder, text, work_dir};
 use rustix::fs::XattrFlags;
 use tempfile::TempDir;
 use wherry_bundle::model::User;

@@ -1,13 +1,8 @@
 //! The nodes of one site are upgraded one after the other.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
-use cloud_support::Cloud;
-use cloud_support::node::{Login, Node, name, online};
-use cloud_support::package::{deployment, write};
+use crate::cloud_support::Cloud;
+use crate::cloud_support::node::{Login, Node, name, online};
+use crate::cloud_support::package::{deployment, write};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use wherry_bundle::message::{Cause, Exit, Failed, Phase, Status};
@@ -38,7 +33,7 @@ fn two_sites() -> (Cloud, Vec<Login>) {
     let text = std::fs::read_to_string(&file).unwrap();
     let text = text.replace("gateway-single-node", "extensive-multiple-nodes");
     std::fs::write(&file, text).unwrap();
-    cloud.cli(&["version", "create", "-f", cloud_support::text(&file)]);
+    cloud.cli(&["version", "create", "-f", crate::cloud_support::text(&file)]);
     (cloud, logins.into())
 }
 
@@ -64,7 +59,7 @@ fn states(cloud: &Cloud) -> Vec<String> {
 }
 
 fn wait_states(cloud: &Cloud, wanted: [&str; 4]) {
-    cloud_support::wait(&format!("{wanted:?}"), || (states(cloud) == wanted).then_some(()));
+    crate::cloud_support::wait(&format!("{wanted:?}"), || (states(cloud) == wanted).then_some(()));
 }
 
 fn rolled_back(node: &Node, failed: u64) {

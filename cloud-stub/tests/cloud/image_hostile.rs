@@ -1,14 +1,10 @@
 //! Hostile and damaged images: each is refused with its reason and leaves
 //! nothing in the layer folder.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on fails
-
-mod image_support;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use image_support::{Blob, Entry, Importer, Layout, MANIFEST, tar, tar_folder, work_dir};
+use crate::image_support::{Blob, Entry, Importer, Layout, MANIFEST, tar, tar_folder, work_dir};
 use serde_json::json;
 use wherry_bundle::Digest;
 use wherry_bundle::limits::LAYERS_MAX;
@@ -218,7 +214,7 @@ fn blobs_outside_of_the_layout_are_not_read() {
     Importer::new().one(layout.path());
     fs::remove_file(layout.blob_path(&digest)).unwrap();
     let fifo = layout.blob_path(&digest);
-    image_support::run("mkfifo", &[image_support::text(&fifo)]);
+    crate::image_support::run("mkfifo", &[crate::image_support::text(&fifo)]);
     Importer::new().refused(layout.path(), "not a regular file");
 }
 
@@ -267,8 +263,10 @@ fn hostile_indexes_are_refused() {
     Importer::new().refused(layout.path(), "is not named by a SHA-256 digest");
     let mut inner = layout.image(&[], "amd64", json!({}));
     for _ in 0..6 {
-        inner = layout
-            .json_blob(&json!({"schemaVersion": 2, "manifests": [inner]}), image_support::INDEX);
+        inner = layout.json_blob(
+            &json!({"schemaVersion": 2, "manifests": [inner]}),
+            crate::image_support::INDEX,
+        );
     }
     index(inner);
     Importer::new().refused(layout.path(), "depth of indexes");

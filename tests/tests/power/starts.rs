@@ -1,8 +1,6 @@
 //! A process that is killed before its fsync leaves what the next one finds
 //! and goes by. When a start has found it, no power cut may take it away.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread;

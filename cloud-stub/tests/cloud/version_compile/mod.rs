@@ -1,8 +1,6 @@
 //! Templates and packages as people write them: what they become, and how
 //! each mistake is told.
 
-#![allow(clippy::unwrap_used)]
-
 mod inside;
 mod outside;
 

@@ -1,7 +1,5 @@
 //! `wherry-cloud template check` as a person uses it: no server runs.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::process::{Command, Output};
 

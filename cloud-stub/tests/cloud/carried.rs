@@ -1,17 +1,12 @@
 //! What a person carries to a node and back.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cloud_support::node::{Login, Node, name, online};
-use cloud_support::package::{big_layers, layers_of, noise};
-use cloud_support::{Cloud, text};
+use crate::cloud_support::node::{Login, Node, name, online};
+use crate::cloud_support::package::{big_layers, layers_of, noise};
+use crate::cloud_support::{Cloud, text};
 use serde_json::Value;
 use wherry_bundle::carrier::{self, Item, ReportItem, Start};
 use wherry_bundle::chunk::ChunkList;

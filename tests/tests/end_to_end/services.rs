@@ -1,8 +1,6 @@
 //! The service files of `supervisor/dist`, each under the init system that it
 //! is for, and `wherry check` on a host that lacks something.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,14 +1,9 @@
 //! The HTTP API as any program sees it: organisation, versions, rollouts, and
 //! every refusal with its status and its hint.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
-use cloud_support::node::Login;
-use cloud_support::package::{deployment, layout, write};
-use cloud_support::{Cloud, text, wait};
+use crate::cloud_support::node::Login;
+use crate::cloud_support::package::{deployment, layout, write};
+use crate::cloud_support::{Cloud, text, wait};
 use serde_json::{Value, json};
 use wherry_bundle::Generation;
 use wherry_bundle::message::{FlashUse, Phase};

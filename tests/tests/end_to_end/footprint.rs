@@ -1,8 +1,6 @@
 //! What an idle node holds. Exact figures are the benchmark's; what is gated
 //! here holds for every build.
 
-#![allow(clippy::unwrap_used)]
-
 use anyhow::{Context, Result, ensure};
 use wherry_tests::node::PATIENCE;
 use wherry_tests::package::{Component, Package};

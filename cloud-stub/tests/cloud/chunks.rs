@@ -1,15 +1,10 @@
 //! Layers in chunks, over the embedded broker.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
 use std::fs;
 
-use cloud_support::Cloud;
-use cloud_support::node::{Login, Node, name};
-use cloud_support::package::{big_layers, small_chunks};
+use crate::cloud_support::Cloud;
+use crate::cloud_support::node::{Login, Node, name};
+use crate::cloud_support::package::{big_layers, small_chunks};
 use rumqttc::{Publish, QoS};
 use wherry_bundle::chunk::ChunkList;
 use wherry_bundle::message::{ChunkContents, ChunkData, Message};

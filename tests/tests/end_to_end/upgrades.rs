@@ -1,7 +1,5 @@
 //! Upgrades under load, and those that undo themselves.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -1,14 +1,10 @@
 //! One layer at a time: what is in its tar is what the kernel shows when the
 //! squashfs is mounted. Needs root, loop devices and squashfs-tools-ng.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on fails
-
-mod image_support;
-
 use std::fs;
 use std::time::Duration;
 
-use image_support::{Blob, Entry, Importer, Layout, Root, snapshot, tar, xattrs};
+use crate::image_support::{Blob, Entry, Importer, Layout, Root, snapshot, tar, xattrs};
 use wherry_bundle::Digest;
 
 /// VFS_CAP_REVISION_2 with CAP_NET_BIND_SERVICE, effective (capability.h).

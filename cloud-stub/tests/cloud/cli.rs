@@ -1,17 +1,12 @@
 //! The command line as a person uses it, against a running server.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use cloud_support::package::layout;
-use cloud_support::{Cloud, text};
+use crate::cloud_support::package::layout;
+use crate::cloud_support::{Cloud, text};
+use crate::image_support::run;
 use ed25519_dalek::VerifyingKey;
-use image_support::run;
 use nix::sys::signal::Signal;
 use wherry_bundle::envelope;
 
@@ -142,7 +137,7 @@ fn what_is_issued_opens_with_the_key_that_is_shown() {
     cloud.import_lion();
     let version = cloud.create_version("shop", "1.0.0", "web");
     cloud.roll_out(&version, "*");
-    let node = cloud_support::node::Login::new(cloud.mqtt, "gw-1", &cloud.token("gw-1"));
+    let node = crate::cloud_support::node::Login::new(cloud.mqtt, "gw-1", &cloud.token("gw-1"));
     let node = node.connect().unwrap();
     node.subscribe();
     let desired = node.message(wherry_bundle::topic::Topic::Desired);

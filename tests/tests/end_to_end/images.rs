@@ -2,8 +2,6 @@
 //! its files in a declared volume, a program in Python, one that is alone in its
 //! image, and one whose file has a capability.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;

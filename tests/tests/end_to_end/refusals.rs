@@ -1,8 +1,6 @@
 //! Whatever comes instead of a good bundle or a good configuration is refused
 //! with the reason, and what runs keeps running.
 
-#![allow(clippy::unwrap_used)]
-
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};

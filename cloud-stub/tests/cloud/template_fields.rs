@@ -1,10 +1,8 @@
 //! Every field that Kubernetes has is honoured, without effect or refused; the
 //! documentation is what the program does.
 //!
-//! `WHERRY_GOLDEN=write cargo test -p wherry-cloud --test template_fields`
+//! `WHERRY_GOLDEN=write cargo test -p wherry-cloud --test cloud template_fields`
 //! writes docs/FIELDS.md anew.
-
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::path::Path;

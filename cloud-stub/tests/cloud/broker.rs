@@ -1,17 +1,12 @@
 //! The embedded broker and what the cloud does over it, with clients that
 //! behave as nodes do, and as they should not.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use cloud_support::node::{Login, Node, name};
-use cloud_support::{Cloud, PATIENCE};
+use crate::cloud_support::node::{Login, Node, name};
+use crate::cloud_support::{Cloud, PATIENCE};
 use nix::sys::signal::Signal;
 use rumqttc::{ConnectReturnCode, QoS, SubscribeReasonCode};
 use wherry_bundle::message::{Event, EventAck, EventKind, Events, Message, Phase, WallMillis};
@@ -235,7 +230,8 @@ fn rubbish_changes_nothing() {
     let node = connect(&login);
     node.send_status(1, Phase::Good);
     cloud.wait_node("gw-1", |node| node["generation"] == 1);
-    let mut foreign = cloud_support::node::online("gw-2", 9, Phase::Empty).to_bytes().unwrap();
+    let mut foreign =
+        crate::cloud_support::node::online("gw-2", 9, Phase::Empty).to_bytes().unwrap();
     for payload in [b"".to_vec(), b"x".to_vec(), vec![0xff; 5000], foreign.clone()] {
         for topic in Topic::TO_CLOUD {
             let topic = topic.of(&name("gw-1"));

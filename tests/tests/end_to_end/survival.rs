@@ -1,7 +1,5 @@
 //! What dies, and what goes on: broker, line, supervisor, launcher, transfer.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::time::Duration;
 

@@ -2,8 +2,6 @@
 //! of moments of an installation and three upgrades, and soon after starts
 //! that follow a kill.
 
-#![allow(clippy::unwrap_used)]
-
 use std::env::consts::ARCH;
 
 use anyhow::{Result, bail, ensure};

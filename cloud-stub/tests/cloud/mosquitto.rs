@@ -1,21 +1,16 @@
 //! The same cloud with Debian's mosquitto as its broker, set up by the files
 //! in `mosquitto/`.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
 use std::fs;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cloud_support::node::{Login, Node};
-use cloud_support::package::small_chunks;
-use cloud_support::{Cloud, free_port, text, wait};
-use image_support::run;
+use crate::cloud_support::node::{Login, Node};
+use crate::cloud_support::package::small_chunks;
+use crate::cloud_support::{Cloud, free_port, text, wait};
+use crate::image_support::run;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rumqttc::{Publish, QoS};

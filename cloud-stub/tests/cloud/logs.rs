@@ -1,16 +1,11 @@
 //! Logs of a node and commands in its containers, through the cloud, with a
 //! client that plays the node.
 
-#![allow(clippy::unwrap_used)]
-
-mod cloud_support;
-mod image_support;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use cloud_support::Cloud;
-use cloud_support::node::{Login, Node, name};
+use crate::cloud_support::Cloud;
+use crate::cloud_support::node::{Login, Node, name};
 use ed25519_dalek::VerifyingKey;
 use serde_json::Value;
 use wherry_bundle::Digest;
@@ -154,7 +149,7 @@ fn following_goes_on_until_the_reader_goes() {
     reader.0.kill().unwrap();
     reader.0.wait().unwrap();
     // Writing to nobody shows that nobody is there.
-    let ended = cloud_support::wait("the end of following", || {
+    let ended = crate::cloud_support::wait("the end of following", || {
         send(&node, second, 1, &[(4000, "four")]);
         node.try_message(Topic::Command)
     });

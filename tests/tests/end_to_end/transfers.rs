@@ -1,8 +1,6 @@
 //! Layers on their way: what an update moves, what may interrupt it, and what
 //! a person can carry.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

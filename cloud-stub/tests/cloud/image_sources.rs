@@ -1,14 +1,10 @@
 //! Every shape of source: several platforms, several names, both kinds of
 //! `docker save`, media types. Needs squashfs-tools-ng.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on fails
-
-mod image_support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use image_support::{
+use crate::image_support::{
     Blob, Entry, INDEX, Importer, Layout, MANIFEST, tar, tar_folder, text, work_dir,
 };
 use serde_json::{Value, json};
