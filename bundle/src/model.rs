@@ -692,8 +692,11 @@ impl Container {
         for mount in &self.mounts {
             let known = pod.volumes.iter().any(|volume| volume.name == mount.volume);
             check(known, at, || format!("there is no volume `{}`", mount.volume))?;
-            check(is_mount_path(&mount.path), at, || {
-                format!("cannot mount at `{}`: not a plain absolute path outside /proc", mount.path)
+            check(is_mount_point(&mount.path), at, || {
+                format!(
+                    "cannot mount at `{}`: not a plain absolute path outside /proc and what each container has in /dev",
+                    mount.path
+                )
             })?;
             if let Some(path) = &mount.sub_path {
                 check(is_relative_path(path), at, || {
@@ -710,8 +713,10 @@ impl Container {
         at_most(&format!("{at}.imageVolumes"), self.image_volumes.len(), VOLUMES_MAX)?;
         let mounts = self.mounts.iter().map(|mount| &mount.path);
         for path in &self.image_volumes {
-            check(is_mount_path(path), at, || {
-                format!("image volume `{path}`: not a plain absolute path outside /proc")
+            check(is_mount_point(path), at, || {
+                format!(
+                    "image volume `{path}`: not a plain absolute path outside /proc and what each container has in /dev"
+                )
             })?;
             let others = self.image_volumes.iter().filter(|other| *other != path);
             let around = others.chain(mounts.clone()).find(|other| is_below(path, other));
@@ -775,12 +780,32 @@ pub fn is_container_path(path: &str) -> bool {
     rest.is_empty() || (is_relative_path(rest) && rest.split('/').next() != Some("proc"))
 }
 
-/// What may be mounted of the host, and where in a container: as
-/// [`is_container_path`], and not `/`.
+/// What may be mounted of the host: as [`is_container_path`], and not `/`.
 #[must_use]
 pub fn is_mount_path(path: &str) -> bool {
     is_container_path(path) && path != "/"
 }
+
+/// Where a container may have something mounted: as [`is_mount_path`], and
+/// neither `/dev` nor what each container has there of its own. Kernel files
+/// are masked with its `/dev/null`.
+#[must_use]
+pub fn is_mount_point(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    let is_own = match (parts.next(), parts.next()) {
+        (Some("dev"), None) => true,
+        (Some("dev"), Some(name)) => OWN_DEVICES.contains(&name),
+        _ => false,
+    };
+    is_mount_path(path) && !is_own
+}
+
+/// What a container has in `/dev`, whatever it asks for; but for `shm`, which
+/// programs want larger now and then.
+const OWN_DEVICES: [&str; 16] = [
+    "console", "core", "fd", "full", "kcore", "mqueue", "null", "ptmx", "pts", "random", "stderr",
+    "stdin", "stdout", "tty", "urandom", "zero",
+];
 
 /// `path` is `folder`, or something in it. Both are plain.
 #[must_use]

@@ -30,7 +30,11 @@ pub fn tell() {
     let unix = libc::AF_UNIX.unsigned_abs() as usize;
     let stream = libc::SOCK_STREAM.unsigned_abs() as usize;
     let packets = libc::SOCK_SEQPACKET.unsigned_abs() as usize;
-    let calls: [(&str, libc::c_long, &[usize]); 21] = [
+    let internet = libc::AF_INET.unsigned_abs() as usize;
+    let frames = libc::AF_PACKET.unsigned_abs() as usize;
+    let raw = libc::SOCK_RAW.unsigned_abs() as usize;
+    let icmp = libc::IPPROTO_ICMP.unsigned_abs() as usize;
+    let calls: [(&str, libc::c_long, &[usize]); 24] = [
         ("getpid", libc::SYS_getpid, &[]),
         ("keyctl", libc::SYS_keyctl, &[NO_COMMAND]),
         ("add_key", libc::SYS_add_key, &[]),
@@ -51,6 +55,9 @@ pub fn tell() {
         ("socket-alg", libc::SYS_socket, &[algorithms, packets]),
         ("socket-alg-above", libc::SYS_socket, &[algorithms | ABOVE, packets]),
         ("socket-vsock", libc::SYS_socket, &[machines, stream]),
+        ("socket-raw", libc::SYS_socket, &[internet, raw, icmp]),
+        ("socket-packet", libc::SYS_socket, &[frames, raw]),
+        ("init_module", libc::SYS_init_module, &[]),
         ("unshare-user", libc::SYS_unshare, &[CLONE_NEWUSER]),
     ];
     for (name, number, args) in calls {

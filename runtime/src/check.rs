@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use wherry_bundle::limits::{CONTAINER_PIDS_MAX, CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
 use wherry_bundle::model::{
     HostPathKind, Seccomp, is_below, is_container_path, is_host_name, is_mount_path,
-    is_relative_path, is_resolver_option,
+    is_mount_point, is_relative_path, is_resolver_option,
 };
 
 use crate::oci::CAPABILITIES_KNOWN;
@@ -105,7 +105,11 @@ pub fn container(spec: &ContainerSpec, allowed: &Allowed) -> Result<(), Refused>
                 require(plain, at, "its source is not a plain relative path")?;
             }
         }
-        require(is_mount_path(&mount.destination), at, "not a plain absolute path outside /proc")?;
+        require(
+            is_mount_point(&mount.destination),
+            at,
+            "not a plain absolute path outside /proc and what each container has in /dev",
+        )?;
     }
     Ok(())
 }
@@ -114,8 +118,12 @@ pub fn container(spec: &ContainerSpec, allowed: &Allowed) -> Result<(), Refused>
 /// of the kernel).
 fn image_volumes(spec: &ContainerSpec, at: impl Fn() -> String) -> Result<(), Refused> {
     for (number, path) in spec.image_volumes.iter().enumerate() {
-        let plain = is_mount_path(path);
-        require(plain, &at, "a volume of its image is not a plain absolute path outside /proc")?;
+        let plain = is_mount_point(path);
+        require(
+            plain,
+            &at,
+            "a volume of its image is not a plain absolute path outside /proc and what each container has in /dev",
+        )?;
         let mut others =
             spec.image_volumes.iter().enumerate().filter(|(other, _)| *other != number);
         let alone = !others.any(|(_, other)| is_below(path, other));
@@ -231,10 +239,13 @@ mod tests {
         for path in ["", "/etc", "../etc", "a/../../etc", "a//b"] {
             check(|spec| spec.mounts.push(mount(path, "/data")).unwrap(), Some(source));
         }
-        let destination = "not a plain absolute path outside /proc";
-        for path in ["/", "data", "/proc/sys", "/a/..", "/a/./b"] {
+        let destination =
+            "not a plain absolute path outside /proc and what each container has in /dev";
+        for path in ["/", "data", "/proc/sys", "/a/..", "/a/./b", "/dev", "/dev/null", "/dev/pts/0"]
+        {
             check(|spec| spec.mounts.push(mount("v", path)).unwrap(), Some(destination));
         }
+        check(|spec| spec.mounts.push(mount("v", "/dev/shm")).unwrap(), None);
     }
 
     #[test]
@@ -258,7 +269,8 @@ mod tests {
         for path in ["/run", "/run/lines", "/etc", "/run/wherry"] {
             check(|spec| spec.mounts.push(host(path, "/line")).unwrap(), Some(below));
         }
-        let destination = "not a plain absolute path outside /proc";
+        let destination =
+            "not a plain absolute path outside /proc and what each container has in /dev";
         for path in ["/", "line", "/proc/sys", "/a/.."] {
             check(|spec| spec.mounts.push(host("/run/line", path)).unwrap(), Some(destination));
         }
@@ -319,7 +331,9 @@ mod tests {
             }
         };
         check(push("/var/lib/lions"), None);
-        let plain = Some("a volume of its image is not a plain absolute path outside /proc");
+        let plain = Some(
+            "a volume of its image is not a plain absolute path outside /proc and what each container has in /dev",
+        );
         check(push("/"), plain);
         check(push("/a/../b"), plain);
         let another = Some("a volume of its image lies in another");

@@ -329,6 +329,9 @@ fn prepare(spec: &ContainerSpec, streams: &[OwnedFd], terminal: bool) -> io::Res
     let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_SOFT.min(hard), hard)?;
     chdir(Path::new(spec.working_dir.as_str()))?;
+    // The container may have made a symlink of it, to a descriptor of this very
+    // process (CVE-2024-21626): the kernel has no path to what is outside.
+    nix::unistd::getcwd()?;
     let user = || set_user(spec.uid, spec.gid, &spec.additional_gids);
     sys::set_privileges(spec.capabilities, user)?;
     // Changing the user ended that. Whether the prober still lives cannot be

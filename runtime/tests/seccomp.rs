@@ -72,6 +72,9 @@ fn what_no_container_needs_is_refused_and_the_rest_goes_on() {
         "socket-alg",
         "socket-alg-above",
         "socket-vsock",
+        "socket-raw",
+        "socket-packet",
+        "init_module",
     ] {
         assert_eq!(said(&text, call), "EPERM", "{call}");
     }
@@ -100,6 +103,11 @@ fn without_a_filter_the_kernel_answers_for_itself() {
     for call in ["getpid", "personality", "socket"] {
         assert_eq!(said(&text, call), "ok", "{call}");
     }
+    // Its capabilities are none all the same.
+    for call in ["socket-raw", "socket-packet"] {
+        assert_eq!(said(&text, call), "EPERM", "{call}");
+    }
+    assert!(["EPERM", "ENOSYS"].contains(&said(&text, "init_module")));
     for call in ["socket-alg", "socket-vsock"] {
         assert_ne!(said(&text, call), "EPERM", "{call}");
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use wherry_bundle::Digest;
 use wherry_bundle::limits::{LAYERS_MAX, PATH_BYTES_MAX, VOLUMES_MAX};
-use wherry_bundle::model::{is_below, is_container_path, is_mount_path};
+use wherry_bundle::model::{is_below, is_container_path, is_mount_point};
 
 use super::ImportError;
 use super::error::printable;
@@ -160,7 +160,7 @@ fn platform(architecture: &str, variant: &str) -> Option<String> {
 fn volumes<'a>(paths: impl Iterator<Item = &'a String>) -> Result<Vec<String>, &'a String> {
     let mut plain = BTreeSet::new();
     for path in paths {
-        plain.insert(plain_dir(path).filter(|dir| is_mount_path(dir)).ok_or(path)?);
+        plain.insert(plain_dir(path).filter(|dir| is_mount_point(dir)).ok_or(path)?);
     }
     let in_another = |path: &String| plain.iter().any(|o| o != path && is_below(path, o));
     Ok(plain.iter().filter(|path| !in_another(path)).cloned().collect())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::limits::EMPTY_DIR_BYTES_MAX;
 use wherry_bundle::model::{
     ConfigKind, ConfigRef, ConfigVolume, HostPath, HostPathKind, Mount, Volume, VolumeSource,
-    is_below, is_mount_path,
+    is_below, is_mount_path, is_mount_point,
 };
 
 use super::place::{Object, Place};
@@ -148,8 +148,8 @@ fn mount(place: &Place<'_>, volumes: &[Volume]) -> Option<Mount> {
     let is_config = volume.is_some_and(|v| matches!(v.source, VolumeSource::Config(_)));
     let path = object.require("mountPath").and_then(|place| {
         let path = place.text()?;
-        if !is_mount_path(&path) {
-            place.problem("must be a plain absolute path, not / and not below /proc");
+        if !is_mount_point(&path) {
+            place.problem("must be a plain absolute path outside /proc and what each container has in /dev, and not /");
         }
         Some(path)
     });

@@ -1,4 +1,5 @@
-//! What is mounted into a container's overlay, parents before children. Pure.
+//! What is mounted into a container's overlay, parents before children, and
+//! what is the container's own after what others can write to. Pure.
 //!
 //! `/proc` is missing: only a process of the container's own pid namespace
 //! can mount it, so it is left to libcontainer, as is all that goes over it.
@@ -6,7 +7,7 @@
 use std::path::PathBuf;
 
 use nix::mount::MsFlags;
-use wherry_bundle::model::HostPathKind;
+use wherry_bundle::model::{HostPathKind, is_below};
 
 use crate::folders::PodFolder;
 use crate::proto::{ContainerSpec, MountSource, MountSpec};
@@ -72,11 +73,6 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
         flags,
     };
     let mut all = vec![
-        kernel("/dev", "tmpfs", DEV, nosuid | noexec | MsFlags::MS_STRICTATIME),
-        kernel("/dev/pts", "devpts", DEV_PTS, nosuid | noexec),
-        kernel("/dev/mqueue", "mqueue", "", quiet),
-        kernel("/sys", "sysfs", "", read_only),
-        bind("/dev/shm", pod.shm(), quiet),
         bind("/etc/hosts", pod.hosts(), read_only),
         bind("/etc/resolv.conf", pod.resolv_conf(), read_only),
         bind("/etc/hostname", pod.hostname(), read_only),
@@ -94,7 +90,20 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
         volumes.extend(over.map(|(number, path)| own(path, Source::Over(number))));
     }
     volumes.sort_by_key(|mount| mount.target.matches('/').count());
-    all.extend(volumes);
+    // An image may have a symlink to `/dev`: a volume that is mounted there
+    // does not come over the devices, but below them.
+    let (late, early) = volumes.into_iter().partition::<Vec<_>, _>(|mount| {
+        ["/dev", "/sys"].iter().any(|own| is_below(&mount.target, own))
+    });
+    all.extend(early);
+    all.extend([
+        kernel("/dev", "tmpfs", DEV, nosuid | noexec | MsFlags::MS_STRICTATIME),
+        kernel("/dev/pts", "devpts", DEV_PTS, nosuid | noexec),
+        kernel("/dev/mqueue", "mqueue", "", quiet),
+        kernel("/sys", "sysfs", "", read_only),
+        bind("/dev/shm", pod.shm(), quiet),
+    ]);
+    all.extend(late);
     all
 }
 
@@ -162,6 +171,15 @@ mod tests {
         assert_eq!(
             lines,
             [
+                format!("/etc/hosts = {pod}/hosts: {read_only}"),
+                format!("/etc/resolv.conf = {pod}/resolv.conf: {read_only}"),
+                format!("/etc/hostname = {pod}/hostname: {read_only}"),
+                "/line = run/line in /: ms_nosuid ms_nodev ms_noexec".to_owned(),
+                "/tmp = tmp: ms_nosuid ms_nodev".to_owned(),
+                "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev".to_owned(),
+                format!("/run/lion =  in {pod}/empty/run: ms_nosuid ms_nodev"),
+                "/etc/lion/deep = volume abcd/deep: ms_rdonly ms_nosuid ms_nodev".to_owned(),
+                "/var/lib/lion = over 0: ms_nosuid ms_nodev".to_owned(),
                 "/dev = tmpfs(mode=755,size=64k): ms_nosuid ms_noexec ms_strictatime".to_owned(),
                 "/dev/pts = devpts(newinstance,ptmxmode=0666,mode=0620,gid=5): \
                  ms_nosuid ms_noexec"
@@ -169,16 +187,7 @@ mod tests {
                 "/dev/mqueue = mqueue(): ms_nosuid ms_nodev ms_noexec".to_owned(),
                 format!("/sys = sysfs(): {read_only}"),
                 format!("/dev/shm = {pod}/shm: ms_nosuid ms_nodev ms_noexec"),
-                format!("/etc/hosts = {pod}/hosts: {read_only}"),
-                format!("/etc/resolv.conf = {pod}/resolv.conf: {read_only}"),
-                format!("/etc/hostname = {pod}/hostname: {read_only}"),
-                "/line = run/line in /: ms_nosuid ms_nodev ms_noexec".to_owned(),
-                "/tmp = tmp: ms_nosuid ms_nodev".to_owned(),
-                "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev".to_owned(),
                 "/dev/modem = device /dev/ttyS0: ms_nosuid ms_noexec".to_owned(),
-                format!("/run/lion =  in {pod}/empty/run: ms_nosuid ms_nodev"),
-                "/etc/lion/deep = volume abcd/deep: ms_rdonly ms_nosuid ms_nodev".to_owned(),
-                "/var/lib/lion = over 0: ms_nosuid ms_nodev".to_owned(),
             ]
         );
     }

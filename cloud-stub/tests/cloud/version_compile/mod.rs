@@ -278,7 +278,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
             "mountPath: /etc/lion",
             "mountPath: /proc/x",
             &format!(
-                "web.yaml:40: {container}.volumeMounts[0].mountPath: must be a plain absolute path, not / and not below /proc"
+                "web.yaml:40: {container}.volumeMounts[0].mountPath: must be a plain absolute path outside /proc and what each container has in /dev, and not /"
             ),
         ),
         (
