@@ -129,6 +129,7 @@ fn a_bundle_becomes_what_decisions_need() {
             host_aliases: Vec::new(),
             dns: Dns::default(),
         },
+        job: None,
     };
     let image = Image {
         digest: Digest([9; 32]),
