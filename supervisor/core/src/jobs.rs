@@ -34,6 +34,12 @@ pub(crate) fn learn(
 ) -> BTreeMap<Name, Digest> {
     let Ledger { deployments, pods, .. } = ledger;
     let mut succeeded = BTreeMap::new();
+    for (name, entry) in deployments.iter_mut().filter(|(_, entry)| entry.job.is_some()) {
+        if desired.workloads.get(name).is_none_or(|workload| workload.job.is_none()) {
+            // Should it come back, it begins anew.
+            entry.job = None;
+        }
+    }
     for (name, workload) in &desired.workloads {
         let (Some(job), Some(entry)) = (workload.job, deployments.get_mut(name)) else { continue };
         if is_done(name, workload, draft.observed) {
@@ -42,12 +48,12 @@ pub(crate) fn learn(
         }
         let fresh = JobLedger::new(workload.hash, desired.generation);
         let before = entry.job.take().filter(|known| known.hash == workload.hash);
-        let mut known = before.unwrap_or_else(|| fresh.clone());
         // Whatever it lacked may have come with this generation.
-        let again = known.failed.is_some() && known.generation != desired.generation;
-        if again {
-            known = fresh;
-        }
+        let lasts =
+            |known: &JobLedger| known.failed.is_none() || known.generation == desired.generation;
+        let before = before.filter(lasts);
+        let anew = before.is_none();
+        let mut known = before.unwrap_or(fresh);
         known.generation = desired.generation;
         let observed = draft.observed;
         let own = observed.pods.iter();
@@ -56,7 +62,10 @@ pub(crate) fn learn(
             let Some(run) = pods.get_mut(pod).filter(|run| run.stopping.is_none()) else {
                 continue;
             };
-            run.replace |= again && run.job == Some(JobRun::Failed);
+            if anew {
+                run.replace |= run.job == Some(JobRun::Failed);
+                run.containers.values_mut().for_each(|known| known.failures = 0);
+            }
             if run.replace {
                 continue;
             }
@@ -99,6 +108,21 @@ pub(crate) fn outstanding<'a>(
         }
     }
     rest
+}
+
+/// How far it is, if it is a job that is not done.
+pub(crate) fn known<'a>(
+    name: &Name,
+    workload: &Workload,
+    ledger: &'a Ledger,
+) -> Option<&'a JobLedger> {
+    workload.job?;
+    let known = ledger.deployments.get(name)?.job.as_ref();
+    known.filter(|known| known.hash == workload.hash)
+}
+
+pub(crate) fn failure_text(why: JobFailure) -> String {
+    format!("the job has failed: {why}")
 }
 
 /// It has succeeded, and somebody remembers.
@@ -157,6 +181,7 @@ impl JobLedger {
         let tried = pods.iter_mut().find(|(name, run)| {
             let seen = draft.observed.pods.get(*name);
             run.stopping.is_none()
+                && !run.replace
                 && run.job.is_some()
                 && seen.is_some_and(|seen| seen.deployment == *deployment && seen.hash == self.hash)
         });
@@ -170,7 +195,7 @@ impl JobLedger {
         run.job = Some(JobRun::Failed);
         let ended = run.containers.values().filter(|known| known.last_exit.is_some());
         let exit = ended.max_by_key(|known| known.ended).and_then(|known| known.last_exit);
-        let text = format!("the job has failed: {why}");
+        let text = failure_text(why);
         draft.notice(EventKind::ContainerFailed, pod.as_str(), &text);
         run.last_error = Some(text);
         self.failed = Some(FailedJob { why, pod: pod.clone(), exit });

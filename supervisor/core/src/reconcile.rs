@@ -44,7 +44,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
         let gate = order::gate(name, workload, desired, observed, &ledger, &pods);
         let is_open = match gate {
             Gate::Open => true,
-            Gate::Layers(_) | Gate::Dependency(_) => false,
+            Gate::Layers(_) | Gate::Dependency(_) | Gate::Failed(_) => false,
         };
         roll(desired.generation, name, workload, is_open, &pods, &mut ledger, &mut draft);
         if is_open {

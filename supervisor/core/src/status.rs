@@ -167,6 +167,7 @@ fn waits_for(
         Gate::Open => None,
         Gate::Layers(missing) => damage(workload, observed)
             .or_else(|| Some(format!("waits for {missing} of {} layers", workload.layers.len()))),
+        Gate::Failed(why) => Some(jobs::failure_text(why)),
         Gate::Dependency(name) => Some(format!("waits for deployment {name}")),
     }
 }

@@ -22,7 +22,7 @@ use wherry_bundle::message::{Cause, Exit};
 use wherry_bundle::model::Role;
 use wherry_bundle::{Digest, Generation, Name};
 
-use crate::ledger::{FailedJob, JobLedger, Ledger};
+use crate::ledger::{FailedJob, Ledger};
 use crate::model::{Desired, Millis, Observed, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
@@ -142,12 +142,13 @@ impl Watch {
             let available = own().filter(|pod| pod.counts_as_available()).count();
             let (waits, missing) =
                 match order::gate(name, workload, desired, observed, ledger, pods) {
-                    Gate::Dependency(_) => (true, 0),
+                    Gate::Dependency(_) | Gate::Failed(_) => (true, 0),
                     Gate::Layers(missing) => (!facts.online, missing),
                     Gate::Open => (false, 0),
                 };
             // How long it takes is its own affair, and its deadline's.
-            let has_begun = job_of(name, workload, ledger).is_some_and(|job| job.since.is_some());
+            let has_begun =
+                jobs::known(name, workload, ledger).is_some_and(|job| job.since.is_some());
             if waits || has_begun || available >= usize::from(workload.replicas) {
                 self.progress.remove(name);
                 continue;
@@ -184,15 +185,13 @@ fn is_new(pod: &Pod, workload: &Workload) -> bool {
     pod.stopping.is_none() && pod.hash == workload.hash
 }
 
-fn job_of<'a>(name: &Name, workload: &Workload, ledger: &'a Ledger) -> Option<&'a JobLedger> {
-    workload.job?;
-    let known = ledger.deployments.get(name)?.job.as_ref();
-    known.filter(|known| known.hash == workload.hash)
-}
-
 fn failed_job(desired: &Desired, ledger: &Ledger) -> Option<Cause> {
     let mut jobs = desired.workloads.iter();
-    let failed = jobs.find_map(|(name, workload)| job_of(name, workload, ledger)?.failed.clone());
+    let failed = jobs.find_map(|(name, workload)| {
+        // Another generation tries it anew.
+        let known = jobs::known(name, workload, ledger)?;
+        known.failed.clone().filter(|_| known.generation == desired.generation)
+    });
     failed.map(|FailedJob { why, pod, exit }| Cause::Job { pod, why, exit })
 }
 

@@ -456,7 +456,18 @@ impl Checker {
         let to_one = |action: &&Action| matches!(action, Action::TerminateContainer { pod: of, .. } if of == pod);
         let told = self.asked.keys().filter(to_one).chain([&terminate]);
         let told = told.filter_map(|action| self.asked.get(action)).min();
-        let told = told.map(|at| turn.now.0 - at.0);
+        // Where a sidecar was on its way up there was nobody to tell.
+        let began = self.stop_began.get(pod).filter(|_| seen.order.len() > 1);
+        let told = told.into_iter().chain(began).min().map(|at| turn.now.0 - at.0);
+        for (container, state) in &seen.containers {
+            let told =
+                Action::TerminateContainer { pod: pod.clone(), container: container.clone() };
+            let told = self.asked.contains_key(&told) || self.asked.contains_key(&terminate);
+            let known = matches!(*state, ObservedContainer::Running { since }
+                if self.stop_began.get(pod).is_some_and(|began| since < *began));
+            let due = known && role_of(seen, container) != Role::Sidecar && grace > 0;
+            keeps!(Grace, told || !due, "{pod}: {container} is killed untold");
+        }
         keeps!(Grace, told.is_some_and(|ago| ago >= grace) || grace == 0, "{pod} is killed early");
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wherry_bundle::message::JobFailure;
 use wherry_bundle::model::{RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
-use wherry_core::ledger::{JobRun, Ledger};
+use wherry_core::ledger::{JobRun, Ledger, PodLedger};
 use wherry_core::{Action, Desired, Millis, Observed, ObservedContainer, ObservedPod, Workload};
 
 use crate::generate::{JOB, name};
@@ -22,6 +22,8 @@ pub struct Jobs {
     failed_runs: BTreeSet<(Name, Name, Millis)>,
     seen: BTreeSet<(Name, Name, Millis)>,
     first_start: Option<Millis>,
+    /// The most that were allowed: another generation may allow fewer.
+    most: usize,
     /// It has failed for good in this one.
     failed: Option<Generation>,
 }
@@ -29,15 +31,20 @@ pub struct Jobs {
 impl Jobs {
     pub fn check(&mut self, turn: &Turn<'_>) {
         let job = name(JOB);
-        let Some(workload) = turn.desired.workloads.get(&job) else { return };
+        let Some(workload) = turn.desired.workloads.get(&job) else {
+            let seen = std::mem::take(&mut self.seen);
+            *self = Self { seen, ..Self::default() };
+            return;
+        };
         let limits = workload.job.unwrap();
         let is_done = turn.observed.succeeded.get(&job) == Some(&workload.hash);
         let anew = self.failed.is_some_and(|failed| failed != turn.desired.generation);
-        if self.form != Some(workload.hash) || anew || is_done {
+        let fresh = self.form != Some(workload.hash) || anew || is_done;
+        if fresh {
             let seen = std::mem::take(&mut self.seen);
             *self = Self { form: Some(workload.hash), seen, ..Self::default() };
         }
-        let succeeded = self.learn(turn, &job, workload, is_done || anew);
+        let succeeded = self.learn(turn, &job, workload, is_done || anew, fresh);
         keeps!(
             Jobs,
             turn.plan.succeeded.contains_key(&job) == (succeeded && !is_done),
@@ -49,7 +56,10 @@ impl Jobs {
         let most = usize::try_from(limits.backoff_limit).unwrap();
         let tries = self.failed_pods.len() + self.failed_runs.len();
         match failed.map(|failed| failed.why) {
-            None => keeps!(Jobs, succeeded || tries <= most, "{tries} failures, {most} allowed"),
+            None => {
+                self.most = self.most.max(most);
+                keeps!(Jobs, succeeded || tries <= self.most, "{tries} failures");
+            }
             Some(JobFailure::BackoffLimit { .. }) => {
                 keeps!(Jobs, self.failed.is_some() || tries > most, "failed for good by {tries}");
             }
@@ -66,20 +76,26 @@ impl Jobs {
     }
 
     /// Whether a pod has succeeded.
-    fn learn(&mut self, turn: &Turn<'_>, job: &Name, workload: &Workload, ignored: bool) -> bool {
+    fn learn(
+        &mut self,
+        turn: &Turn<'_>,
+        job: &Name,
+        workload: &Workload,
+        ignored: bool,
+        fresh: bool,
+    ) -> bool {
         let mut succeeded = false;
         for (name, pod) in turn.pods_of(job).filter(|(_, pod)| pod.hash == workload.hash) {
             let stands = |ledger: &Ledger| {
                 ledger.pods.get(name).is_none_or(|entry| {
-                    entry.stopping.is_none()
-                        && entry.wind_down_until.is_none()
-                        && entry.job != Some(JobRun::Failed)
+                    entry.stopping.is_none() && entry.job != Some(JobRun::Failed)
                 })
             };
             let stood = stands(turn.before);
             let ends = ends_badly(name, pod).filter(|end| self.seen.insert(end.clone()));
             let ends: Vec<_> = ends.collect();
-            let replaced = turn.plan.ledger.pods[name].replace && !is_over(pod);
+            let entry = &turn.plan.ledger.pods[name];
+            let replaced = entry.replace && entry.job != Some(JobRun::Failed);
             if ignored || !stood || replaced {
                 continue;
             }
@@ -87,7 +103,9 @@ impl Jobs {
             succeeded |= has_succeeded(pod);
             if pod.restart_policy != RestartPolicy::Never {
                 self.failed_runs.retain(|(of, ..)| of == name);
-                self.failed_runs.extend(ends);
+                let winds_down = |entry: &PodLedger| entry.wind_down_until.is_some();
+                let told = turn.before.pods.get(name).is_some_and(winds_down);
+                self.failed_runs.extend(ends.into_iter().filter(|_| !fresh && !told));
             } else if is_over(pod) && !has_succeeded(pod) {
                 self.failed_pods.insert(name.clone());
             }

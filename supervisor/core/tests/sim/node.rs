@@ -301,6 +301,7 @@ impl Node {
                 let Some(back) = self.store.failed(&self.desired, self.life.bug) else { return };
                 self.note(|| format!("failed: {cause}; back to generation {}", back.generation));
                 self.desired = back;
+                self.wake_at = Some(now);
             }
         }
     }

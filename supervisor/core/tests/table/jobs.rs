@@ -220,3 +220,17 @@ fn a_supervisor_that_comes_back_goes_on_counting() {
     s.settle(6_000);
     assert_eq!(phase(&s, "job-1"), PodPhase::Failed);
 }
+
+#[test]
+fn one_that_has_failed_does_not_come_back_when_its_pod_is_lost() {
+    let mut s = begun(RestartPolicy::OnFailure);
+    for at in [1_000, 10_000, 20_000] {
+        s.exits("job-1", Exit::Code(1), at);
+        s.settle(at);
+        s.settle(at + 5_000);
+    }
+    s.observed.pods.clear();
+    s.rests(30_000);
+    let text = s.status().pods[&name("job-2")].last_error.clone().unwrap();
+    assert!(text.starts_with("the job has failed"), "{text}");
+}
