@@ -88,8 +88,9 @@ const JOB_SPEC: &[Field] = &[
     refused_except("manualSelector", "false", "labels select nothing here: leave it out"),
     refused("maxFailedIndexes", NOT_INDEXED),
     refused("podFailurePolicy", "every failure counts for backoffLimit: leave it out"),
-    refused(
+    refused_except(
         "podReplacementPolicy",
+        "TerminatingOrFailed",
         "a pod is gone before another one comes in its place: leave it out",
     ),
     no_effect("selector", SERVER),
