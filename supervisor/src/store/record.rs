@@ -309,7 +309,10 @@ mod tests {
         );
         let trial = TrialRecord { generation: 300, boot_id: [0xcd; 16], boots: 2 };
         check(&trial, "01bfcb61f7ac02cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd02");
-        check(&JobRecord { pod_hash: [0xef; 32] }, "01");
+        check(
+            &JobRecord { pod_hash: [0xef; 32] },
+            "01cceb9074efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef",
+        );
         check(&OutboxMark { used_seq: 1000, dropped: 3 }, "011cfe41e8e80703");
         let event = EventRecord {
             wall_millis: 1_700_000_000_000,

@@ -524,6 +524,7 @@ mod tests {
     use std::fs;
 
     use ed25519_dalek::SigningKey;
+    use wherry_bundle::model::{Job, RestartPolicy, Strategy};
 
     use super::*;
     use crate::supervisor::sample;
@@ -588,7 +589,7 @@ mod tests {
         fs::remove_file(durable.layers().path(&sample::layer(b"a").digest)).unwrap();
         assert_eq!(durable.stand_in(&current), None, "nor is the last good one whole");
         put(&durable, b"c");
-        durable.mark_good(&current).unwrap();
+        durable.mark_good(&current, Millis(0)).unwrap();
         assert_eq!(durable.make_room(before.as_ref(), 0, 0), Removed::default());
         assert_eq!(go(&durable, &before), [sample::layer(b"b").digest]);
         assert_eq!(whole(&durable), 1);
@@ -655,5 +656,51 @@ mod tests {
         let (_, found) =
             Durable::open(&data, Keeping::Here, &sample::name("gw-2"), Millis(0)).unwrap();
         assert_eq!(found.bundle, None);
+    }
+
+    #[test]
+    fn jobs_are_remembered_until_a_good_generation_is_without_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir(dir.path().to_owned());
+        let own = sample::name("gw-1");
+        let open = || Durable::open(&data, Keeping::Here, &own, Millis(0)).unwrap().0;
+        let jobs = |forms: &[(&str, &str)]| -> BTreeMap<Name, Digest> {
+            let forms = forms.iter();
+            forms.map(|(name, form)| (sample::name(name), Digest::of(form.as_bytes()))).collect()
+        };
+        let with_job = |generation, layer: &[u8]| {
+            let mut made = bundle(generation, layer).0;
+            made.deployments[0].job = Some(Job { backoff_limit: 6, deadline_seconds: None });
+            made.deployments[0].replicas = 1;
+            made.deployments[0].strategy = Strategy::Recreate;
+            made.deployments[0].pod.restart_policy = RestartPolicy::Never;
+            let key = SigningKey::from_bytes(&[1; 32]);
+            let envelope = envelope::seal(&made, &key).unwrap();
+            let form = made.pod_hash(&made.deployments[0]);
+            (made, envelope, BTreeMap::from([(sample::name("web"), form)]))
+        };
+        let mut durable = open();
+        let (first, envelope, done) = with_job(1, b"a");
+        durable.take_up(&first, &envelope, None).unwrap();
+        assert!(durable.succeeded(&first).is_empty());
+        durable.remember_jobs(jobs(&[("other", "x")]), &first, Millis(0));
+        durable.remember_jobs(done.clone(), &first, Millis(0));
+        drop(durable);
+        let mut durable = open();
+        let both: BTreeMap<_, _> =
+            done.clone().into_iter().chain(jobs(&[("other", "x")])).collect();
+        assert_eq!(durable.succeeded(&first), both);
+        durable.mark_good(&first, Millis(0)).unwrap();
+        drop(durable);
+        let mut durable = open();
+        assert_eq!(durable.succeeded(&first), done);
+
+        // Another form ran; going back to what was good runs nothing again.
+        let (second, envelope, newer) = with_job(2, b"b");
+        durable.take_up(&second, &envelope, Some(&first)).unwrap();
+        assert_ne!(durable.succeeded(&second), newer);
+        durable.remember_jobs(newer.clone(), &second, Millis(0));
+        assert_eq!(durable.succeeded(&second), newer);
+        assert_eq!(durable.succeeded(&first), done);
     }
 }
