@@ -104,22 +104,11 @@ impl Checker {
                     let here = layers.into_iter().all(|l| observed.layers.contains(&l.digest));
                     keeps!(Orderly, here, "{pod} is started without its layers");
                 }
-                Action::TerminateContainer { pod, container } => {
-                    check_order_of_ends(turn, pod, container);
-                }
                 Action::TerminatePod { pod } => {
                     let served = observed.pods[pod].order.iter();
                     let served = served.filter(|(_, role)| *role == Role::Sidecar).count() == 0;
                     keeps!(Order, served, "{pod}: sidecars stop together with the others");
-                    self.check_drained(turn, pod);
-                    let prepare = Action::PreStop { pod: pod.clone() };
-                    let seen = &observed.pods[pod];
-                    let due = seen.preparation.runs && seen.grace > Millis(0);
-                    keeps!(
-                        Grace,
-                        !due || self.asked.contains_key(&prepare),
-                        "{pod} is not prepared"
-                    );
+                    self.check_prepared(turn, pod);
                 }
                 Action::PreStop { pod } => {
                     self.check_drained(turn, pod);
@@ -130,7 +119,16 @@ impl Checker {
                     );
                 }
                 Action::TerminateContainer { pod, container } => {
-                    let sick = observed.pods[pod].unhealthy.contains(container);
+                    let seen = &observed.pods[pod];
+                    if turn.ends(pod, seen) {
+                        check_order_of_ends(turn, pod, container);
+                        if plan.ledger.pods[pod].stopping.is_some() {
+                            self.check_prepared(turn, pod);
+                        }
+                        self.ask(action, turn.now);
+                        continue;
+                    }
+                    let sick = seen.unhealthy.contains(container);
                     keeps!(Once, sick || self.rows.contains_key(action), "{pod} is not sick");
                 }
                 Action::KillContainer { pod, container } => {
@@ -435,6 +433,15 @@ impl Checker {
                 "a pod of {name} starts before {dependency} was complete"
             );
         }
+    }
+
+    /// It was drained, and did what it wants to do before it is told to stop.
+    fn check_prepared(&self, turn: &Turn<'_>, pod: &Name) {
+        self.check_drained(turn, pod);
+        let seen = &turn.observed.pods[pod];
+        let due = seen.preparation.runs && seen.grace > Millis(0);
+        let prepare = Action::PreStop { pod: pod.clone() };
+        keeps!(Grace, !due || self.asked.contains_key(&prepare), "{pod} is not prepared");
     }
 
     fn check_drained(&self, turn: &Turn<'_>, pod: &Name) {

@@ -180,7 +180,7 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         after,
         restart_policy: match deployment {
             "job" if form == 0 => RestartPolicy::Never,
-            JOB if form % 2 == 0 => RestartPolicy::Never,
+            JOB if form.is_multiple_of(2) => RestartPolicy::Never,
             "job" | JOB => RestartPolicy::OnFailure,
             _ => RestartPolicy::Always,
         },
