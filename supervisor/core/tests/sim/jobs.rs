@@ -94,7 +94,7 @@ impl Jobs {
             let stood = stands(turn.before);
             let ends = ends_badly(name, pod).filter(|end| self.seen.insert(end.clone()));
             let ends: Vec<_> = ends.collect();
-            let entry = &turn.plan.ledger.pods[name];
+            let Some(entry) = turn.plan.ledger.pods.get(name) else { continue };
             let replaced = entry.replace && entry.job != Some(JobRun::Failed);
             if ignored || !stood || replaced {
                 continue;

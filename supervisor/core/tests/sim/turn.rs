@@ -59,7 +59,7 @@ impl Turn<'_> {
 
     /// It is to end, in order: it stops, or it is over.
     pub fn ends(&self, name: &Name, pod: &ObservedPod) -> bool {
-        let entry = &self.plan.ledger.pods[name];
+        let Some(entry) = self.plan.ledger.pods.get(name) else { return false };
         entry.stopping.is_some() || is_over(pod) || entry.job == Some(JobRun::Failed)
     }
 
