@@ -72,6 +72,10 @@ pub const FAILED_LINES_MAX: usize = 10;
 pub const FAILED_LINE_BYTES_MAX: usize = 256;
 /// Grace between SIGTERM and SIGKILL that a pod may ask for, in seconds.
 pub const GRACE_SECONDS_MAX: u32 = 600;
+/// Failures that a job may be allowed: more is a typing error.
+pub const JOB_FAILURES_MAX: u32 = 1_000;
+/// The deadline of a job, in seconds: thirty days.
+pub const JOB_SECONDS_MAX: u32 = 30 * 86_400;
 /// Any length of time in a probe, in seconds: a day.
 pub const PROBE_SECONDS_MAX: u32 = 86_400;
 /// Results in a row that a probe may ask for.

@@ -52,7 +52,7 @@ pub enum Status {
     Offline,
 }
 impl Message for Status {
-    const SCHEMA: u8 = 3;
+    const SCHEMA: u8 = 4;
 }
 
 /// Everything about a node that fits on one page.
@@ -186,6 +186,30 @@ pub enum Cause {
     CrashLoop { pod: Name, container: Name, starts: u32, exit: Exit },
     /// The node booted so often without the generation becoming good.
     BootLoop { boots: u32 },
+    /// A job has failed for good; `exit` is how its pod last failed.
+    Job { pod: Name, why: JobFailure, exit: Option<Exit> },
+}
+
+/// Why a job is not tried any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobFailure {
+    /// It failed so often, which is more than its `backoffLimit`.
+    BackoffLimit { failures: u32 },
+    /// It did not succeed within its `activeDeadlineSeconds`.
+    Deadline { seconds: u64 },
+}
+
+impl core::fmt::Display for JobFailure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::BackoffLimit { failures: 1 } => f.write_str("it failed, and may not again"),
+            Self::BackoffLimit { failures } => {
+                write!(f, "it failed {failures} times, more than its backoffLimit")
+            }
+            Self::Deadline { seconds } => write!(f, "it did not succeed within {seconds} s"),
+        }
+    }
 }
 
 impl core::fmt::Display for Cause {
@@ -209,6 +233,10 @@ impl core::fmt::Display for Cause {
                 )
             }
             Self::BootLoop { boots } => write!(f, "the node booted {boots} times"),
+            Self::Job { pod, why, exit } => {
+                write!(f, "the job of pod {pod} has failed: {why}")?;
+                exit.iter().try_for_each(|exit| write!(f, "; last ended by {exit}"))
+            }
         }
     }
 }
@@ -246,9 +274,11 @@ pub enum PodPhase {
     Available,
     /// At least one container waits for its next restart.
     BackOff,
-    /// Its containers have ended and none is to be restarted.
-    Completed,
+    /// Its containers have ended well, and none is to be restarted.
+    Succeeded,
     Terminating,
+    /// One of its containers has failed, and none is to be restarted.
+    Failed,
 }
 
 impl PodPhase {
@@ -261,8 +291,9 @@ impl PodPhase {
             Self::Running => "running",
             Self::Available => "available",
             Self::BackOff => "back-off",
-            Self::Completed => "completed",
+            Self::Succeeded => "succeeded",
             Self::Terminating => "terminating",
+            Self::Failed => "failed",
         }
     }
 }

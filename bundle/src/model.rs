@@ -13,9 +13,9 @@ use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
     CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINER_PIDS_MAX,
     CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX,
-    GRACE_SECONDS_MAX, HOST_NAMES_MAX, IMAGES_MAX, LAYERS_MAX, NAME_BYTES_MAX, NAMESERVERS_MAX,
-    PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, TEXT_BYTES_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX,
-    VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+    GRACE_SECONDS_MAX, HOST_NAMES_MAX, IMAGES_MAX, JOB_FAILURES_MAX, JOB_SECONDS_MAX, LAYERS_MAX,
+    NAME_BYTES_MAX, NAMESERVERS_MAX, PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, TEXT_BYTES_MAX,
+    UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
 };
 use crate::word::{Fact, Word};
 use crate::{BuildVersion, Digest, Generation, Name};
@@ -63,6 +63,18 @@ pub struct Deployment {
     /// Deployments that must be available before a pod of this one starts.
     pub after: BTreeSet<Name>,
     pub pod: PodTemplate,
+    /// Its pod runs until it has succeeded once.
+    pub job: Option<Job>,
+}
+
+/// How long a [`Deployment`] that is a job is tried. No part of its pod's
+/// hash: what succeeded stays done when only this changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// With one failure more it has failed for good.
+    pub backoff_limit: u32,
+    /// From its first start, all tries together.
+    pub deadline_seconds: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -558,6 +570,9 @@ impl Deployment {
             })?;
         }
         let pod = &self.pod;
+        if let Some(job) = self.job {
+            job.validate(&format!("{at}.job"), self)?;
+        }
         at_most(&format!("{at}.containers"), pod.containers.len(), CONTAINERS_MAX)?;
         check(!pod.containers.is_empty(), &at, || "has no container".into())?;
         unique(&format!("{at}.containers"), pod.containers.iter().map(|c| &c.name))?;
@@ -590,6 +605,22 @@ impl Deployment {
             container.validate(&at, pod)?;
         }
         Ok(())
+    }
+}
+
+impl Job {
+    fn validate(&self, at: &str, of: &Deployment) -> Result<(), InvalidBundle> {
+        check(of.replicas == 1 && of.strategy == Strategy::Recreate, at, || {
+            "has one pod, that goes before its successor comes".into()
+        })?;
+        check(of.pod.restart_policy != RestartPolicy::Always, at, || {
+            "would never end: its restart policy is never or on-failure".into()
+        })?;
+        at_most(&format!("{at}.failures"), self.backoff_limit as usize, JOB_FAILURES_MAX as usize)?;
+        let seconds = self.deadline_seconds.unwrap_or(1);
+        check((1..=JOB_SECONDS_MAX).contains(&seconds), at, || {
+            format!("a deadline is 1 to {JOB_SECONDS_MAX} seconds")
+        })
     }
 }
 

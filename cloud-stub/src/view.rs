@@ -354,10 +354,10 @@ pub struct Failure {
     pub problems: Vec<String>,
 }
 
-/// Whether the pod counts as available.
+/// Whether the pod counts as available: it serves, or has done what it was for.
 #[must_use]
 pub fn is_available(pod: &PodStatus) -> bool {
-    pod.phase == PodPhase::Available
+    matches!(pod.phase, PodPhase::Available | PodPhase::Succeeded)
 }
 
 /// A phase in a few words.

@@ -387,7 +387,7 @@ fn containers(
 }
 
 fn is_available(pod: &Pod) -> bool {
-    pod.phase == PodPhase::Available
+    matches!(pod.phase, PodPhase::Available | PodPhase::Succeeded)
 }
 
 /// In a word.

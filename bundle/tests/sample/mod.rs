@@ -153,6 +153,7 @@ fn deployment(text: &str, image: &Image, replicas: u16, strategy: Strategy) -> D
                 options: vec!["ndots:2".into()],
             },
         },
+        job: None,
     }
 }
 

@@ -67,7 +67,7 @@ pub fn parse(file: &str, text: &str, problems: &Problems) -> Vec<Node> {
 pub fn config(place: &Place<'_>) -> Option<Config> {
     match kind_of(place)? {
         Kind::Config(kind) => config::config(place, kind),
-        Kind::Deployment | Kind::Pod => None,
+        Kind::Deployment | Kind::Pod | Kind::Job => None,
     }
 }
 
@@ -82,12 +82,13 @@ pub fn workload(
     match kind_of(place) {
         Some(Kind::Deployment) => workload::deployment(place, context, images),
         Some(Kind::Pod) => workload::pod(place, context, images),
+        Some(Kind::Job) => workload::job(place, context, images),
         Some(Kind::Config(_)) => None,
         None => {
             let (api, kind) = (top(place, "apiVersion"), top(place, "kind"));
             place.refuse(
                 format!("apiVersion `{api}`, kind `{kind}`"),
-                "use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+                "use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap or Secret",
             );
             None
         }
@@ -98,12 +99,14 @@ pub fn workload(
 enum Kind {
     Deployment,
     Pod,
+    Job,
     Config(ConfigKind),
 }
 
 fn kind_of(place: &Place<'_>) -> Option<Kind> {
     match (top(place, "apiVersion").as_str(), top(place, "kind").as_str()) {
         ("apps/v1", "Deployment") => Some(Kind::Deployment),
+        ("batch/v1", "Job") => Some(Kind::Job),
         ("v1", "Pod") => Some(Kind::Pod),
         ("v1", "ConfigMap") => Some(Kind::Config(ConfigKind::ConfigMap)),
         ("v1", "Secret") => Some(Kind::Config(ConfigKind::Secret)),

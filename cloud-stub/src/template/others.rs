@@ -14,6 +14,7 @@ const WINDOWS: &str = "every node runs Linux: leave it out";
 const OPTIONAL: &str = "make it part of the version";
 const HOST_NAMESPACE: &str =
     "a pod sees only its own: reach the node by hostNetwork, or a socket in a hostPath";
+const NOT_INDEXED: &str = "a job succeeds once: leave it out";
 const PREEMPTION: &str = "no pod makes place for another: set limits with which all fit";
 
 /// Fields of `kind`, which may be none.
@@ -22,7 +23,8 @@ pub fn of(kind: &str) -> &'static [Field] {
     match kind {
         "ObjectMeta" => OBJECT_META,
         "ObjectMeta of a template" => TEMPLATE_META,
-        "Deployment" | "Pod" => STATUS,
+        "Deployment" | "Pod" | "Job" => STATUS,
+        "JobSpec" => JOB_SPEC,
         "PodSpec" => POD_SPEC,
         "Container" => CONTAINER,
         "Lifecycle" => LIFECYCLE,
@@ -79,8 +81,28 @@ const GENERATE_NAME: Field = refused("generateName", "write the whole name as `n
 
 const STATUS: &[Field] = &[no_effect("status", SERVER)];
 
+const JOB_SPEC: &[Field] = &[
+    refused("backoffLimitPerIndex", NOT_INDEXED),
+    refused_except("completionMode", "NonIndexed", NOT_INDEXED),
+    refused("managedBy", "the node runs it: leave it out"),
+    refused_except("manualSelector", "false", "labels select nothing here: leave it out"),
+    refused("maxFailedIndexes", NOT_INDEXED),
+    refused("podFailurePolicy", "every failure counts for backoffLimit: leave it out"),
+    refused_except(
+        "podReplacementPolicy",
+        "TerminatingOrFailed",
+        "a pod is gone before another one comes in its place: leave it out",
+    ),
+    no_effect("selector", SERVER),
+    refused("successPolicy", NOT_INDEXED),
+    refused_except("suspend", "false", "start the rollout when it is time"),
+];
+
 const POD_SPEC: &[Field] = &[
-    refused("activeDeadlineSeconds", "let the program end itself, as timeout(1) does"),
+    refused(
+        "activeDeadlineSeconds",
+        "write it as a Job's, or let the program end itself, as timeout(1) does",
+    ),
     refused("affinity", NODES),
     refused_except("automountServiceAccountToken", "false", NO_SERVER),
     no_effect("enableServiceLinks", "there are no services to tell of"),

@@ -29,6 +29,8 @@ pub const ALL: &[&Shape] = &[
     &ROLLING_UPDATE,
     &POD_TEMPLATE,
     &POD,
+    &JOB,
+    &JOB_SPEC,
     &POD_SPEC,
     &HOST_ALIAS,
     &DNS_CONFIG,
@@ -108,6 +110,23 @@ pub const POD_TEMPLATE: Shape =
     Shape { kind: "PodTemplateSpec", fields: &[METADATA, honoured("spec")] };
 
 pub const POD: Shape = Shape { kind: "Pod", fields: &[API, KIND, METADATA, honoured("spec")] };
+
+pub const JOB: Shape = Shape { kind: "Job", fields: &[API, KIND, METADATA, honoured("spec")] };
+
+pub const JOB_SPEC: Shape = Shape {
+    kind: "JobSpec",
+    fields: &[
+        honoured("backoffLimit"),
+        honoured("activeDeadlineSeconds"),
+        honoured("template"),
+        refused_except("completions", "1", "a job succeeds once: write more jobs"),
+        refused_except("parallelism", "1", "a job has one pod at a time: write more jobs"),
+        refused(
+            "ttlSecondsAfterFinished",
+            "a pod that is done stays for its output, until another form comes or the node boots",
+        ),
+    ],
+};
 
 pub const POD_SPEC: Shape = Shape {
     kind: "PodSpec",

@@ -1,9 +1,11 @@
-//! `Deployment` and `Pod`: what runs, how often, and how it is replaced.
+//! `Deployment`, `Pod` and `Job`: what runs, how often, and how it is replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::limits::{DEPLOYMENT_NAME_BYTES_MAX, GRACE_SECONDS_MAX, PODS_MAX};
-use wherry_bundle::model::{Deployment, Image, PodTemplate, RestartPolicy, Strategy};
+use wherry_bundle::limits::{
+    DEPLOYMENT_NAME_BYTES_MAX, GRACE_SECONDS_MAX, JOB_FAILURES_MAX, JOB_SECONDS_MAX, PODS_MAX,
+};
+use wherry_bundle::model::{Deployment, Image, Job, PodTemplate, RestartPolicy, Strategy};
 use wherry_bundle::{Digest, Name};
 
 use super::place::{Object, Place};
@@ -12,6 +14,7 @@ use super::{Context, container, metadata_name, names, security, shapes, volume};
 
 /// As in Kubernetes.
 const GRACE_SECONDS: u32 = 30;
+const BACKOFF_LIMIT: u32 = 6;
 const PROGRESS_DEADLINE_SECONDS: u32 = 600;
 /// One pod at a time: memory is what a gateway has least of. Kubernetes has 25 %
 /// of both.
@@ -60,6 +63,7 @@ pub(super) fn deployment(
         progress_deadline_seconds: progress_deadline_seconds?,
         after: BTreeSet::new(),
         pod,
+        job: None,
     })
 }
 
@@ -81,6 +85,48 @@ pub(super) fn pod(
         progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
         after: BTreeSet::new(),
         pod,
+        job: None,
+    })
+}
+
+/// Reads a `Job`: a pod that goes on until it has succeeded once.
+pub(super) fn job(
+    place: &Place<'_>,
+    context: Context<'_>,
+    images: &mut BTreeMap<Digest, Image>,
+) -> Option<Deployment> {
+    let object = place.object(&shapes::JOB)?;
+    let name = metadata_name(&object);
+    let spec = object.require("spec")?.object(&shapes::JOB_SPEC)?;
+    let backoff_limit = spec
+        .get("backoffLimit")
+        .map_or(Some(BACKOFF_LIMIT), |place| place.int(0, JOB_FAILURES_MAX.into()));
+    let deadline_seconds =
+        spec.optional("activeDeadlineSeconds", |place| place.int(1, JOB_SECONDS_MAX.into()));
+    let template = spec.require("template")?.object(&shapes::POD_TEMPLATE)?;
+    let pod_spec = template.require("spec")?;
+    let pod = pod_template(&pod_spec, context, images)?;
+    if pod.restart_policy == RestartPolicy::Always {
+        let at = pod_spec.find("restartPolicy").unwrap_or_else(|| pod_spec.clone());
+        at.problem("a Job's restartPolicy has to be there, and is Never or OnFailure");
+    }
+    // Nothing leads to it: it is available once it has ended.
+    let lists = ["initContainers", "containers"].into_iter().filter_map(|key| pod_spec.find(key));
+    let ports = lists.flat_map(|list| list.find_items()).filter_map(|one| one.find("ports"));
+    let ports = ports.flat_map(|list| list.find_items());
+    for place in ports.filter_map(|port| port.find("hostPort")).filter(|_| !pod.host_network) {
+        place.refuse("not supported: nothing leads to a Job's pod", "use a Deployment");
+    }
+    Some(Deployment {
+        name: deployment_name(&object, name?)?,
+        application: context.application.clone(),
+        replicas: 1,
+        strategy: Strategy::Recreate,
+        min_ready_seconds: 0,
+        progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
+        after: BTreeSet::new(),
+        pod,
+        job: Some(Job { backoff_limit: backoff_limit?, deadline_seconds: deadline_seconds? }),
     })
 }
 

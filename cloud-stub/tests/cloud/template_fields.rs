@@ -16,7 +16,7 @@ use wherry_cloud::version::{Source, check_templates};
 
 /// Fields of Kubernetes v1.30, from its OpenAPI description; also of kinds
 /// that are not read, for the day that they are.
-const KUBERNETES: [(&str, &str); 52] = [
+const KUBERNETES: [(&str, &str); 54] = [
     ("Capabilities", "add drop"),
     ("ConfigMap", "apiVersion binaryData data immutable kind metadata"),
     ("ConfigMapEnvSource", "name optional"),
@@ -49,6 +49,13 @@ const KUBERNETES: [(&str, &str); 52] = [
     ("HTTPHeader", "name value"),
     ("HostAlias", "hostnames ip"),
     ("HostPathVolumeSource", "path type"),
+    ("Job", "apiVersion kind metadata spec status"),
+    (
+        "JobSpec",
+        "activeDeadlineSeconds backoffLimit backoffLimitPerIndex completionMode completions \
+         managedBy manualSelector maxFailedIndexes parallelism podFailurePolicy \
+         podReplacementPolicy selector successPolicy suspend template ttlSecondsAfterFinished",
+    ),
     ("KeyToPath", "key mode path"),
     ("LabelSelector", "matchExpressions matchLabels"),
     ("Lifecycle", "postStart preStop"),
@@ -271,6 +278,14 @@ kind: Pod
 metadata: { name: pod }
 spec: { containers: [{ name: one }] }
 ---
+apiVersion: batch/v1
+@Job
+kind: Job
+metadata: { name: job }
+spec:
+  @JobSpec
+  template: { spec: { restartPolicy: Never, containers: [{ name: one }] } }
+---
 apiVersion: v1
 @ConfigMap
 kind: ConfigMap
@@ -285,7 +300,7 @@ data: { a: Yg== }
 ";
 
 /// Where each line `@KIND` is.
-const PATHS: [(&str, &str); 46] = [
+const PATHS: [(&str, &str); 48] = [
     ("Deployment", ""),
     ("ObjectMeta", "metadata."),
     ("DeploymentSpec", "spec."),
@@ -330,6 +345,8 @@ const PATHS: [(&str, &str); 46] = [
     ("PodDNSConfig", "spec.template.spec.dnsConfig."),
     ("PodDNSConfigOption", "spec.template.spec.dnsConfig.options[0]."),
     ("Pod", ""),
+    ("Job", ""),
+    ("JobSpec", "spec."),
     ("ConfigMap", ""),
     ("Secret", ""),
 ];
@@ -352,7 +369,7 @@ fn objects(kind: &str, line: &str) -> (String, usize) {
 
 fn check(text: &str) -> Result<(), Vec<Problem>> {
     let source = Source { file: "x.yaml".into(), text: text.into() };
-    check_templates(&[source]).map(|checked| assert_eq!(checked.objects, 4))
+    check_templates(&[source]).map(|checked| assert_eq!(checked.objects, 5))
 }
 
 fn refused() -> Vec<Row> {

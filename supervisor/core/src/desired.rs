@@ -29,6 +29,7 @@ impl Workload {
             progress_deadline: seconds(deployment.progress_deadline_seconds),
             after: deployment.after.clone(),
             restart_policy: pod.restart_policy,
+            job: deployment.job,
             grace: seconds(pod.termination_grace_seconds),
             containers: pod.containers.iter().map(|c| (c.name.clone(), c.role)).collect(),
             layers: bundle.layers_of(deployment),

@@ -3,6 +3,8 @@
 //! The one place that appends actions: nothing that is in flight is asked for
 //! again, and nothing is repeated before its time. Decides nothing else.
 
+use std::collections::BTreeMap;
+
 use wherry_bundle::limits::bounded_text;
 use wherry_bundle::message::EventKind;
 
@@ -70,7 +72,7 @@ impl<'a> Draft<'a> {
     pub fn finish(mut self, ledger: Ledger) -> Plan {
         self.actions.sort_by_key(urgency);
         let Self { actions, notices, wake_at, .. } = self;
-        Plan { actions, ledger, wake_at, notices }
+        Plan { actions, ledger, wake_at, notices, succeeded: BTreeMap::new() }
     }
 }
 

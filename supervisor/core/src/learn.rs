@@ -8,8 +8,8 @@ use wherry_bundle::limits::bounded_text;
 use wherry_bundle::message::{EventKind, Exit};
 
 use crate::draft::Draft;
-use crate::ledger::{Attempts, ContainerLedger, Ledger, Planned, PodLedger, Stopping};
-use crate::model::{Action, Desired, Millis, ObservedContainer, ObservedPod};
+use crate::ledger::{Attempts, ContainerLedger, JobRun, Ledger, Planned, PodLedger, Stopping};
+use crate::model::{Action, Desired, Millis, ObservedContainer, ObservedPod, Workload};
 use crate::{pods, publish};
 
 /// To be called once a plan, before anything is decided. Afterwards the
@@ -21,8 +21,17 @@ pub(crate) fn learn(desired: &Desired, ledger: &mut Ledger, draft: &mut Draft<'_
         // A pod that nobody remembers is adopted: what it is doing is no news.
         let adopted = !ledger.pods.contains_key(name);
         let entry = ledger.pods.entry(name.clone()).or_default();
-        entry.replace |= desired.replace.contains(name);
-        let subject = Subject { name, pod, adopted, stopping: entry.stopping.is_some() };
+        let workload = desired.workloads.get(&pod.deployment);
+        let is_form = |workload: &&Workload| adopted || workload.hash == pod.hash;
+        if workload.filter(is_form).is_some_and(|workload| workload.job.is_some()) {
+            entry.job.get_or_insert(JobRun::Tried);
+        }
+        // Another one in its place would do once more what is done.
+        let is_done = entry.job == Some(JobRun::Tried) && pods::has_succeeded(pod);
+        entry.replace |= desired.replace.contains(name) && !is_done;
+        let stopping = entry.stopping.is_some();
+        let (is_job, ends) = (entry.job.is_some(), stopping || entry.wind_down_until.is_some());
+        let subject = Subject { name, pod, adopted, stopping, is_job, ends };
         subject.learn_completeness(entry, draft);
         for (container, state) in &pod.containers {
             let known = entry.containers.entry(container.clone()).or_default();
@@ -30,7 +39,6 @@ pub(crate) fn learn(desired: &Desired, ledger: &mut Ledger, draft: &mut Draft<'_
                 entry.last_error = Some(error);
             }
         }
-        let workload = desired.workloads.get(&pod.deployment);
         let min_ready = workload.map(|w| w.min_ready).unwrap_or_default();
         subject.learn_availability(min_ready, entry, draft);
         subject.learn_published(entry, draft);
@@ -70,6 +78,9 @@ struct Subject<'a> {
     pod: &'a ObservedPod,
     adopted: bool,
     stopping: bool,
+    is_job: bool,
+    /// What of it ends, ends because it was told to.
+    ends: bool,
 }
 
 impl Subject<'_> {
@@ -109,15 +120,19 @@ impl Subject<'_> {
                 known.last_exit = Some(exit);
                 known.attempts.ended(at.saturating_sub(started), at);
                 let error = format!("container {container} ended: {exit}");
-                let restarts = pods::restarts(self.pod, container, exit) && !self.stopping;
-                let text = if restarts {
+                if exit != Exit::Code(0) && !self.ends {
+                    known.failures = known.failures.saturating_add(1);
+                }
+                // A job may have failed for good by this.
+                let restarts = pods::restarts(self.pod, container, exit) && !self.ends;
+                let text = if restarts && !self.is_job {
                     let wait = known.attempts.not_before.saturating_sub(at);
                     format!("{error}; starts again after {} s", wait.0 / 1_000)
                 } else {
                     error.clone()
                 };
                 draft.notice(EventKind::ContainerExited, self.name.as_str(), &text);
-                let expected = self.stopping || exit == Exit::Code(0);
+                let expected = self.ends || exit == Exit::Code(0);
                 (!expected).then_some(error)
             }
         }
@@ -160,7 +175,8 @@ impl Subject<'_> {
         }
         entry.available_since = Some(since);
         if !self.adopted {
-            draft.notice(EventKind::PodAvailable, self.name.as_str(), "available");
+            let text = if self.is_job { "succeeded" } else { "available" };
+            draft.notice(EventKind::PodAvailable, self.name.as_str(), text);
         }
     }
 

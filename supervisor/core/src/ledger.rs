@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wherry_bundle::message::Exit;
+use wherry_bundle::message::{Exit, JobFailure};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::model::Millis;
@@ -34,7 +34,7 @@ pub struct Ledger {
 impl Ledger {
     /// Changes whenever the postcard form of this type does. A file of another
     /// schema counts as lost.
-    pub const SCHEMA: u8 = 2;
+    pub const SCHEMA: u8 = 3;
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,45 @@ pub struct DeploymentLedger {
     /// The form to which it goes with old pods stopped first, although its
     /// strategy has it otherwise; until it has reached it.
     pub stop_first: Option<Digest>,
+    /// How far it is, if it is a job that is not done.
+    pub job: Option<JobLedger>,
+}
+
+/// A job that has not succeeded yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLedger {
+    /// Another form is another job.
+    pub hash: Digest,
+    /// The last one that asked for it.
+    pub generation: Generation,
+    /// The first start of a container of it: its deadline counts from here.
+    pub since: Option<Millis>,
+    /// Pods of it that have failed.
+    pub failures: u32,
+    /// For good.
+    pub failed: Option<FailedJob>,
+}
+
+impl JobLedger {
+    pub(crate) fn new(hash: Digest, generation: Generation) -> Self {
+        Self { hash, generation, since: None, failures: 0, failed: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedJob {
+    pub why: JobFailure,
+    pub pod: Name,
+    /// The last one that was seen.
+    pub exit: Option<Exit>,
+}
+
+/// What a job's pod has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobRun {
+    Tried,
+    /// Nothing of it is started again.
+    Failed,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +105,10 @@ pub struct PodLedger {
     /// A person asked for another in its place.
     pub replace: bool,
     pub stopping: Option<Stopping>,
+    /// Of a job.
+    pub job: Option<JobRun>,
+    /// It stays and is over: what still runs of it is killed then.
+    pub wind_down_until: Option<Millis>,
     /// Tries of the verb that its stage calls for: create, terminate, kill or
     /// remove.
     pub attempts: Attempts,
@@ -88,6 +131,8 @@ pub struct ContainerLedger {
     /// Starts after the first one, as far as they were seen.
     pub restarts: u32,
     pub last_exit: Option<Exit>,
+    /// Ends by anything but 0, as far as they were seen, while it was to run.
+    pub failures: u32,
     /// When the last start that was seen happened.
     pub started: Option<Millis>,
     /// When the last end that was reckoned with happened.
@@ -98,7 +143,8 @@ pub struct ContainerLedger {
     pub ending: Option<Ending>,
 }
 
-/// A container that has to end, to be started again by the rules of back-off.
+/// A container that has to end: to be started again by the rules of back-off,
+/// or because its pod ends in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
     /// The start of the run that has to end; another one is another story.

@@ -7,7 +7,7 @@
 //! every outcome are inputs; the same inputs give the same plan.
 //!
 //! To read: [`model`], [`reconcile()`], then the rules, which stand at the
-//! head of `order`, `rolling`, `stopping`, `unhealthy` and [`backoff`]; `tests/table` shows
+//! head of `order`, `rolling`, `jobs`, `stopping`, `sidecars`, `unhealthy` and [`backoff`]; `tests/table` shows
 //! what comes of them, `tests/sim` that they hold.
 
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ pub mod backoff;
 mod desired;
 mod draft;
 mod fetch;
+mod jobs;
 mod learn;
 pub mod ledger;
 pub mod model;
@@ -25,6 +26,7 @@ mod pods;
 mod publish;
 mod reconcile;
 mod rolling;
+mod sidecars;
 pub mod status;
 pub mod stopping;
 pub mod surge;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use wherry_bundle::message::{EventKind, Exit};
-use wherry_bundle::model::{Layer, Protocol, RestartPolicy, Role, Strategy};
+use wherry_bundle::model::{Job, Layer, Protocol, RestartPolicy, Role, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::ledger::Ledger;
@@ -57,6 +57,8 @@ pub struct Workload {
     pub progress_deadline: Millis,
     pub after: BTreeSet<Name>,
     pub restart_policy: RestartPolicy,
+    /// Its pod runs until it has succeeded once.
+    pub job: Option<Job>,
     /// Between SIGTERM and SIGKILL.
     pub grace: Millis,
     /// In the order in which they start.
@@ -89,6 +91,9 @@ pub struct Observed {
     /// Of the layers that are missing, those that were damaged on this node,
     /// with what people are to be told of it.
     pub damaged: BTreeMap<Digest, String>,
+    /// The form of each job that has succeeded, as the supervisor remembers it:
+    /// over reboots, which the pod in which it did does not outlive.
+    pub succeeded: BTreeMap<Name, Digest>,
     /// What the kernel publishes; `None` when that is not known: after a
     /// restart of the supervisor, and after a `Publish` that failed, since it
     /// may have been done in part.
@@ -249,6 +254,10 @@ pub struct Plan {
     pub wake_at: Option<Millis>,
     /// What became true just now, to be told to people.
     pub notices: Vec<CoreNotice>,
+    /// Jobs that have succeeded and that [`Observed::succeeded`] does not have:
+    /// to be remembered before an action is begun, since what depends on them
+    /// may be among those.
+    pub succeeded: BTreeMap<Name, Digest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::Name;
+use wherry_bundle::message::JobFailure;
 use wherry_bundle::model::Layer;
 
+use crate::jobs;
 use crate::ledger::Ledger;
 use crate::model::{Desired, Observed, Workload};
 use crate::pods::Pod;
@@ -31,6 +33,8 @@ pub(crate) enum Gate {
     Layers(usize),
     /// Not available, or not available in its new form yet.
     Dependency(Name),
+    /// It is a job that has failed for good.
+    Failed(JobFailure),
 }
 
 /// All deployments, each after those that it depends on. Those in a circle,
@@ -83,6 +87,9 @@ pub(crate) fn gate(
         ledger.deployments.get(name).and_then(|entry| entry.reached) == Some(workload.hash)
     };
     let may_mend = has_reached(name, workload);
+    if let Some(failed) = jobs::known(name, workload, ledger).and_then(|job| job.failed.as_ref()) {
+        return Gate::Failed(failed.why);
+    }
     for dependency in &workload.after {
         let Some(other) = desired.workloads.get(dependency) else { continue };
         let serves = other.replicas == 0

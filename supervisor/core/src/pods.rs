@@ -11,7 +11,7 @@ use wherry_bundle::model::{RestartPolicy, Role};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::draft::Draft;
-use crate::ledger::{Ledger, PodLedger, Stopping};
+use crate::ledger::{JobRun, Ledger, PodLedger, Stopping};
 use crate::model::{Action, Health, Millis, Observed, ObservedContainer, ObservedPod, Workload};
 
 /// A pod that is there or is about to be, as decisions need it.
@@ -111,7 +111,11 @@ pub(crate) fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     if !pod.complete {
         return None;
     }
-    let starts = pod.containers.keys().map(|name| container_ready_since(pod, name));
+    // What a sidecar of it does says nothing any more.
+    let over = is_over(pod);
+    let counts = |name: &&Name| !over || role(pod, name) != Role::Sidecar;
+    let names = pod.containers.keys().filter(counts);
+    let starts = names.map(|name| container_ready_since(pod, name));
     starts.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
@@ -133,13 +137,41 @@ fn container_ready_since(pod: &ObservedPod, name: &Name) -> Option<Millis> {
     }
 }
 
-fn role(pod: &ObservedPod, container: &Name) -> Role {
+/// All that a pod was there for has ended for good, well or not: it only has
+/// its sidecars left, if any.
+pub(crate) fn is_over(pod: &ObservedPod) -> bool {
+    let ended = |name: &Name, state: &ObservedContainer| match *state {
+        ObservedContainer::Exited { exit, .. } => !restarts_by(own_policy(pod, name), exit),
+        ObservedContainer::Defined | ObservedContainer::Running { .. } => false,
+    };
+    let failed = |state: &ObservedContainer| !exited_well(state);
+    let of = |wanted: Role| pod.containers.iter().filter(move |(n, _)| role(pod, n) == wanted);
+    pod.complete
+        && ((of(Role::Main).next().is_some() && of(Role::Main).all(|(n, state)| ended(n, state)))
+            || of(Role::Init).any(|(n, state)| ended(n, state) && failed(state)))
+}
+
+/// Every ordinary container of it has ended well, and none is started again.
+pub(crate) fn has_succeeded(pod: &ObservedPod) -> bool {
+    let mut all = pod.containers.iter();
+    is_over(pod) && all.all(|(n, state)| role(pod, n) == Role::Sidecar || exited_well(state))
+}
+
+fn exited_well(state: &ObservedContainer) -> bool {
+    matches!(state, ObservedContainer::Exited { exit: Exit::Code(0), .. })
+}
+
+pub(crate) fn role(pod: &ObservedPod, container: &Name) -> Role {
     let known = pod.order.iter().find(|(name, _)| name == container);
     known.map_or(Role::Main, |(_, role)| *role)
 }
 
-/// What a container's role makes of its pod's restart policy.
 fn policy(pod: &ObservedPod, container: &Name) -> RestartPolicy {
+    if is_over(pod) { RestartPolicy::Never } else { own_policy(pod, container) }
+}
+
+/// What a container's role makes of its pod's restart policy.
+fn own_policy(pod: &ObservedPod, container: &Name) -> RestartPolicy {
     match (role(pod, container), pod.restart_policy) {
         (Role::Sidecar, _) => RestartPolicy::Always,
         (Role::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
@@ -163,9 +195,15 @@ pub(crate) fn held_by<'a>(pod: &'a ObservedPod, container: &Name) -> Option<&'a 
 
 /// As [`ready_since`], with what was known of it before where nobody could ask
 /// since. A pod of which nothing is known is taken for ready: it runs, and
-/// taking it out of service would be our own doing.
+/// taking it out of service would be our own doing. A job's pod is where it has
+/// to be when it has succeeded.
 pub(crate) fn standing(pod: &ObservedPod, entry: &PodLedger, adopted: bool) -> Option<Millis> {
     let since = ready_since(pod)?;
+    match entry.job {
+        Some(JobRun::Failed) => return None,
+        Some(JobRun::Tried) if !has_succeeded(pod) => return None,
+        Some(JobRun::Tried) | None => {}
+    }
     let unknown = pod.health.iter().any(|(name, health)| {
         let runs = matches!(pod.containers.get(name), Some(ObservedContainer::Running { .. }));
         runs && *health == Health::Unknown
@@ -178,7 +216,11 @@ pub(crate) fn standing(pod: &ObservedPod, entry: &PodLedger, adopted: bool) -> O
 
 /// Whether a container of `pod` that ended by `exit` is to be started again.
 pub(crate) fn restarts(pod: &ObservedPod, container: &Name, exit: Exit) -> bool {
-    match policy(pod, container) {
+    restarts_by(policy(pod, container), exit)
+}
+
+fn restarts_by(policy: RestartPolicy, exit: Exit) -> bool {
+    match policy {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => exit != Exit::Code(0),
         RestartPolicy::Never => false,
@@ -188,7 +230,7 @@ pub(crate) fn restarts(pod: &ObservedPod, container: &Name, exit: Exit) -> bool 
 /// Whether the `state` of a container of `pod` calls for a start, now or after a wait.
 pub(crate) fn wants_start(pod: &ObservedPod, container: &Name, state: ObservedContainer) -> bool {
     match state {
-        ObservedContainer::Defined => true,
+        ObservedContainer::Defined => !is_over(pod),
         ObservedContainer::Running { .. } => false,
         ObservedContainer::Exited { exit, .. } => restarts(pod, container, exit),
     }

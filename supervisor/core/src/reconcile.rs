@@ -8,11 +8,14 @@ use wherry_bundle::message::EventKind;
 use wherry_bundle::{Generation, Name};
 
 use crate::draft::Draft;
+use crate::ledger::JobRun;
 use crate::ledger::{Ledger, Planned, PodLedger};
 use crate::model::{Action, Desired, Millis, Observed, Plan, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
-use crate::{addresses, fetch, learn, publish, rolling, status, stopping, surge, unhealthy};
+use crate::{
+    addresses, fetch, jobs, learn, publish, rolling, sidecars, status, stopping, surge, unhealthy,
+};
 
 /// Decides everything that the node does with its pods, at this moment.
 ///
@@ -28,6 +31,8 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
     }
     learn::learn(desired, &mut ledger, &mut draft);
     addresses::learn(desired, observed, &mut ledger);
+    let succeeded = jobs::learn(desired, &mut ledger, &mut draft);
+    let desired = &*jobs::outstanding(desired, observed, &ledger);
     let pods = pods::all(observed, &ledger);
     order::learn_reached(desired, &pods, &mut ledger);
     draft.set_aside_bytes = surge::set_aside(desired, pods.values());
@@ -39,7 +44,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
         let gate = order::gate(name, workload, desired, observed, &ledger, &pods);
         let is_open = match gate {
             Gate::Open => true,
-            Gate::Layers(_) | Gate::Dependency(_) => false,
+            Gate::Layers(_) | Gate::Dependency(_) | Gate::Failed(_) => false,
         };
         roll(desired.generation, name, workload, is_open, &pods, &mut ledger, &mut draft);
         if is_open {
@@ -55,7 +60,7 @@ pub fn reconcile(desired: &Desired, observed: &Observed, ledger: &Ledger, now: M
     report_running(desired, &pods, &wanted, &mut ledger, &mut draft);
     publish::publish(wanted, &mut ledger, &mut draft);
     fetch::fetch(&order, desired, &mut draft);
-    draft.finish(ledger)
+    Plan { succeeded, ..draft.finish(ledger) }
 }
 
 /// Brings the number of one deployment's pods closer to what it should be.
@@ -89,7 +94,8 @@ fn roll(
         let Some(pod) = addresses::next_pod_name(ledger, name) else { return };
         let planned =
             Planned { deployment: name.clone(), generation, hash: workload.hash, address: None };
-        ledger.pods.insert(pod, PodLedger { planned: Some(planned), ..Default::default() });
+        let job = workload.job.map(|_| JobRun::Tried);
+        ledger.pods.insert(pod, PodLedger { planned: Some(planned), job, ..Default::default() });
     }
 }
 
@@ -174,6 +180,10 @@ fn run(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &mut Ledger, draft
             let how = seen.map(stopping::How::of).unwrap_or_default();
             stopping::advance(pod, how, entry, draft);
         } else if let Some(seen) = seen.filter(|seen| seen.complete) {
+            if pods::is_over(seen) || entry.job == Some(JobRun::Failed) {
+                sidecars::wind_down(name, seen, entry, draft);
+                continue;
+            }
             let workload = desired.workloads.get(&pod.deployment);
             unhealthy::restart(name, seen, entry, draft);
             // A start that must fail would count as one of the program's.

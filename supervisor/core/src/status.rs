@@ -9,11 +9,11 @@ use wherry_bundle::message::{Exit, Phase, PodPhase};
 use wherry_bundle::model::Layer;
 use wherry_bundle::{Generation, Name};
 
-use crate::ledger::{Ledger, PodLedger};
+use crate::ledger::{JobRun, Ledger, PodLedger};
 use crate::model::{Desired, Observed, ObservedContainer, ObservedPod, Publication, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
-use crate::{fetch, publish};
+use crate::{fetch, jobs, publish};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
@@ -48,6 +48,7 @@ pub struct ContainerView {
 #[must_use]
 pub fn status(desired: &Desired, observed: &Observed, ledger: &Ledger) -> NodeView {
     let pods = pods::all(observed, ledger);
+    let desired = &*jobs::outstanding(desired, observed, ledger);
     let wanted = publish::wanted(desired, ledger, &pods);
     let views = pods.iter().filter_map(|(name, pod)| {
         let entry = ledger.pods.get(name)?;
@@ -138,11 +139,13 @@ fn pod_phase(pod: &Pod, entry: &PodLedger, observed: &Observed) -> PodPhase {
         let tried = entry.containers.get(name).is_some_and(|known| known.attempts.count > 0);
         tried && pods::wants_start(seen, name, *state)
     };
-    let ended = |(name, state): (&Name, &ObservedContainer)| {
-        matches!(state, ObservedContainer::Exited { .. }) && !pods::wants_start(seen, name, *state)
-    };
-    if seen.containers.iter().all(ended) {
-        PodPhase::Completed
+    let has_failed = entry.job == Some(JobRun::Failed);
+    if has_failed || pods::is_over(seen) {
+        match (pod.alive, !has_failed && pods::has_succeeded(seen)) {
+            (true, _) => PodPhase::Terminating,
+            (false, true) => PodPhase::Succeeded,
+            (false, false) => PodPhase::Failed,
+        }
     } else if !pod.starting && seen.containers.iter().any(waits) {
         PodPhase::BackOff
     } else if pod.available {
@@ -164,6 +167,7 @@ fn waits_for(
         Gate::Open => None,
         Gate::Layers(missing) => damage(workload, observed)
             .or_else(|| Some(format!("waits for {missing} of {} layers", workload.layers.len()))),
+        Gate::Failed(why) => Some(jobs::failure_text(why)),
         Gate::Dependency(name) => Some(format!("waits for deployment {name}")),
     }
 }

@@ -9,6 +9,7 @@ use crate::draft::Draft;
 use crate::ledger::{Attempts, PodLedger, Stopping};
 use crate::model::{Action, Millis, ObservedPod, Preparation};
 use crate::pods::Pod;
+use crate::sidecars;
 
 /// After new connections stopped coming: time for those under way to be
 /// accepted and answered.
@@ -24,15 +25,18 @@ pub const LAST_GRACE: Millis = Millis(2_000);
 
 /// What a pod asked for when it was made.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct How {
-    /// Between the stop signal and SIGKILL, preparations included.
+pub(crate) struct How<'a> {
+    /// Between the first stop signal and SIGKILL, preparations included.
     grace: Millis,
     preparation: Preparation,
+    /// Its sidecars are stopped after the others.
+    in_order: Option<&'a ObservedPod>,
 }
 
-impl How {
-    pub fn of(pod: &ObservedPod) -> Self {
-        Self { grace: pod.grace, preparation: pod.preparation }
+impl<'a> How<'a> {
+    pub fn of(pod: &'a ObservedPod) -> Self {
+        let in_order = sidecars::has_some(pod).then_some(pod);
+        Self { grace: pod.grace, preparation: pod.preparation, in_order }
     }
 }
 
@@ -46,7 +50,7 @@ pub(crate) fn begin(entry: &mut PodLedger, now: Millis) {
 
 /// Goes through as many stages as it can, and asks for what the last one
 /// needs.
-pub(crate) fn advance(pod: &Pod, how: How, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+pub(crate) fn advance(pod: &Pod, how: How<'_>, entry: &mut PodLedger, draft: &mut Draft<'_>) {
     // Each turn goes on to a later stage: there are six.
     while let Some(stage) = entry.stopping {
         let Some(next) = next_stage(stage, pod, how, entry, draft) else {
@@ -69,7 +73,7 @@ fn first_stage(entry: &PodLedger, now: Millis) -> Stopping {
 fn next_stage(
     stage: Stopping,
     pod: &Pod,
-    how: How,
+    how: How<'_>,
     entry: &PodLedger,
     draft: &Draft<'_>,
 ) -> Option<Stopping> {
@@ -111,7 +115,7 @@ fn next_stage(
     }
 }
 
-fn ask(stage: Stopping, of: &Pod, how: How, entry: &mut PodLedger, draft: &mut Draft<'_>) {
+fn ask(stage: Stopping, of: &Pod, how: How<'_>, entry: &mut PodLedger, draft: &mut Draft<'_>) {
     let pod = of.name.clone();
     match stage {
         Stopping::Unpublishing { give_up_at: at } | Stopping::Draining { until: at } => {
@@ -125,6 +129,10 @@ fn ask(stage: Stopping, of: &Pod, how: How, entry: &mut PodLedger, draft: &mut D
         }
         Stopping::Terminating { kill_at } => {
             draft.wake(kill_at);
+            if let Some(seen) = how.in_order {
+                sidecars::terminate(&pod, seen, kill_at, entry, draft);
+                return;
+            }
             // A second signal may mean something else to a program: it is sent
             // again only if sending it failed.
             if entry.attempts.count == 0 || entry.attempts.failed {

@@ -8,7 +8,7 @@
 //! - It is *good* when all its pods were available for the stability window.
 //! - With nothing to go back to, one that failed may still become good.
 //! - It has *failed* when the node booted too often, when a container of one of
-//!   its pods ends again and again, or when a deployment came no further for
+//!   its pods ends again and again, when a job has failed for good, or when a deployment came no further for
 //!   its progress deadline.
 //! - Progress is one more pod available, or more bytes of its layers: a thin
 //!   uplink takes long, and that alone is no failure. Nor is one that is away:
@@ -19,13 +19,14 @@ use std::collections::BTreeMap;
 
 use wherry_bundle::health::UpgradePolicy;
 use wherry_bundle::message::{Cause, Exit};
+use wherry_bundle::model::Role;
 use wherry_bundle::{Digest, Generation, Name};
 
-use crate::ledger::Ledger;
+use crate::ledger::{FailedJob, Ledger};
 use crate::model::{Desired, Millis, Observed, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};
-use crate::{publish, status};
+use crate::{jobs, publish, status};
 
 /// Starts in a row without a stable run that count as a crash loop: with the
 /// back-off between them, half a minute in which whatever it needs may come.
@@ -100,6 +101,7 @@ impl Watch {
             return Verdict::Failed(cause);
         }
         let pods = pods::all(observed, ledger);
+        let desired = &*jobs::outstanding(desired, observed, ledger);
         let wanted = publish::wanted(desired, ledger, &pods);
         if status::node_phase(desired, observed, &pods, &wanted).is_running() {
             self.progress.clear();
@@ -115,7 +117,10 @@ impl Watch {
             };
         }
         self.running_since = None;
-        if let Some(cause) = boot_loop.or_else(|| crash_loop(desired, &pods, ledger)) {
+        if let Some(cause) = boot_loop
+            .or_else(|| failed_job(desired, ledger))
+            .or_else(|| crash_loop(desired, &pods, ledger))
+        {
             return Verdict::Failed(cause);
         }
         self.watch_progress(desired, observed, ledger, &pods, facts, now)
@@ -137,11 +142,14 @@ impl Watch {
             let available = own().filter(|pod| pod.counts_as_available()).count();
             let (waits, missing) =
                 match order::gate(name, workload, desired, observed, ledger, pods) {
-                    Gate::Dependency(_) => (true, 0),
+                    Gate::Dependency(_) | Gate::Failed(_) => (true, 0),
                     Gate::Layers(missing) => (!facts.online, missing),
                     Gate::Open => (false, 0),
                 };
-            if waits || available >= usize::from(workload.replicas) {
+            // How long it takes is its own affair, and its deadline's.
+            let has_begun =
+                jobs::known(name, workload, ledger).is_some_and(|job| job.since.is_some());
+            if waits || has_begun || available >= usize::from(workload.replicas) {
                 self.progress.remove(name);
                 continue;
             }
@@ -177,6 +185,16 @@ fn is_new(pod: &Pod, workload: &Workload) -> bool {
     pod.stopping.is_none() && pod.hash == workload.hash
 }
 
+fn failed_job(desired: &Desired, ledger: &Ledger) -> Option<Cause> {
+    let mut jobs = desired.workloads.iter();
+    let failed = jobs.find_map(|(name, workload)| {
+        // Another generation tries it anew.
+        let known = jobs::known(name, workload, ledger)?;
+        known.failed.clone().filter(|_| known.generation == desired.generation)
+    });
+    failed.map(|FailedJob { why, pod, exit }| Cause::Job { pod, why, exit })
+}
+
 fn crash_loop(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &Ledger) -> Option<Cause> {
     pods.values().find_map(|pod| {
         // Only what this generation brought is its fault.
@@ -185,7 +203,14 @@ fn crash_loop(desired: &Desired, pods: &BTreeMap<Name, Pod>, ledger: &Ledger) ->
             return None;
         }
         let entry = ledger.pods.get(&pod.name)?;
-        entry.containers.iter().find_map(|(container, known)| {
+        // A job has its own limit.
+        let counts = |container: &Name| {
+            let mut own = workload.containers.iter();
+            workload.job.is_none()
+                || own.any(|(name, role)| name == container && *role == Role::Sidecar)
+        };
+        let mut containers = entry.containers.iter().filter(|(name, _)| counts(name));
+        containers.find_map(|(container, known)| {
             let starts = known.attempts.count;
             // A start that failed has no exit; its deadline ends that.
             let exit = known.last_exit.filter(|_| starts >= CRASH_LOOP_STARTS)?;

@@ -5,14 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Probes, UpgradePolicy};
-use wherry_bundle::message::Exit;
+use wherry_bundle::message::{Exit, JobFailure};
 use wherry_bundle::model::{
     Container, Deployment, Dns, HostPath, HostPathKind, Image, Layer, PodTemplate, Port, Protocol,
     Resources, RestartPolicy, Role, Seccomp, Strategy, User, Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};
 use wherry_core::ledger::{
-    Attempts, ContainerLedger, DeploymentLedger, Ending, Planned, PodLedger, Stopping,
+    Attempts, ContainerLedger, DeploymentLedger, Ending, FailedJob, JobLedger, JobRun, Planned,
+    PodLedger, Stopping,
 };
 use wherry_core::{Desired, Ledger, Millis, PublishedPort};
 
@@ -28,6 +29,7 @@ fn the_ledger_keeps_its_bytes() {
     let container = ContainerLedger {
         restarts: 1,
         last_exit: Some(Exit::Code(1)),
+        failures: 8,
         started: Some(Millis(5_000)),
         ended: Some(Millis(6_000)),
         attempts,
@@ -51,6 +53,8 @@ fn the_ledger_keeps_its_bytes() {
         unpublished_at: Some(Millis(300)),
         replace: true,
         stopping: Some(Stopping::Terminating { kill_at: Millis(400) }),
+        job: Some(JobRun::Failed),
+        wind_down_until: Some(Millis(400)),
         attempts,
         last_error: Some("e".into()),
     };
@@ -59,6 +63,17 @@ fn the_ledger_keeps_its_bytes() {
         service_address: Some(4),
         reached: Some(Digest([2; 32])),
         stop_first: Some(Digest([1; 32])),
+        job: Some(JobLedger {
+            hash: Digest([2; 32]),
+            generation: Generation(7),
+            since: Some(Millis(5_000)),
+            failures: 9,
+            failed: Some(FailedJob {
+                why: JobFailure::BackoffLimit { failures: 9 },
+                pod: name("web-3"),
+                exit: Some(Exit::Code(1)),
+            }),
+        }),
     };
     let ledger = Ledger {
         deployments: BTreeMap::from([(name("web"), deployment)]),
@@ -77,10 +92,10 @@ fn the_ledger_keeps_its_bytes() {
 }
 
 const GOLDEN: &str = concat!(
-    "02010377656203010401[02][01]01050601057765622d33010377656207[01]0102",
-    "01046d61696e0101000101882701f02e0201a84601",
-    "8827d836010201a84601",
-    "88270101ac0201010390030201a84601016507000000010170",
+    "03010377656203010401[02][01]0101[02]0701882709010009057765622d330100",
+    "01050601057765622d33010377656207[01]010201046d61696e0101000108018827",
+    "01f02e0201a846018827d836010201a8460188270101ac0201010390030101019003",
+    "0201a84601016507000000010170",
 );
 
 #[test]
@@ -129,6 +144,7 @@ fn a_bundle_becomes_what_decisions_need() {
             host_aliases: Vec::new(),
             dns: Dns::default(),
         },
+        job: None,
     };
     let image = Image {
         digest: Digest([9; 32]),

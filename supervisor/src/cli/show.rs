@@ -78,8 +78,7 @@ pub(super) fn status(socket: &Path, output: Output, out: &mut impl Write) -> Res
     if let Some(transfer) = &node.transfer {
         line("transfer", transfer_text(transfer))?;
     }
-    let available = node.pods.iter().filter(|pod| pod.phase == PodPhase::Available).count();
-    line("pods", format!("{available} of {} available", node.pods.len()))?;
+    line("pods", pods_text(&node.pods))?;
     for pod in &node.pods {
         if let Some(error) = &pod.last_error {
             line("", format!("{}: {error}", pod.name))?;
@@ -270,6 +269,18 @@ fn phase(phase: &Phase) -> String {
         Phase::Stabilising => "stabilising: all pods are available".into(),
         Phase::Good => "good: all pods are available".into(),
     }
+}
+
+fn pods_text(pods: &[PodStatus]) -> String {
+    let count = |phase| pods.iter().filter(|pod| pod.phase == phase).count();
+    let (succeeded, failed) = (count(PodPhase::Succeeded), count(PodPhase::Failed));
+    let mut text = format!("{} of {} available", count(PodPhase::Available), pods.len());
+    for (count, word) in [(succeeded, "succeeded"), (failed, "failed")] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {word}"));
+        }
+    }
+    text
 }
 
 fn transfer_text(transfer: &Transfer) -> String {

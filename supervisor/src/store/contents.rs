@@ -6,29 +6,33 @@
 //! | `r` | [`RefusedRecord`], if there is one |
 //! | `f` | [`FailedRecord`], if there is one |
 //! | `t` | [`TrialRecord`] of the newest generation that was tried |
+//! | `j`, name | [`JobRecord`] of a job that has succeeded |
 //! | `b`, generation, index | a piece of an envelope, at most [`VALUE_BYTES_MAX`] |
 //! | `o` | [`OutboxMark`] |
 //! | `e`, number | an event |
 //!
 //! Numbers are eight bytes, big endian, so that keys sort as they do.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wherry_bundle::Digest;
 use wherry_bundle::limits::ENVELOPE_BYTES_MAX;
+use wherry_bundle::{Digest, Name};
 
 use super::database::VALUE_BYTES_MAX;
 use super::disk::{Batch, Disk};
 use super::error::{RecordError, StoreError};
 use super::outbox::{EVENT_PREFIX, MARK_KEY, event_seq};
 use super::record::{
-    BundleRef, FailedRecord, Meta, Mirror, OutboxMark, Record, RefusedRecord, TrialRecord,
+    BundleRef, FailedRecord, JobRecord, Meta, Mirror, OutboxMark, Record, RefusedRecord,
+    TrialRecord,
 };
 
 pub(super) const META_KEY: &[u8] = b"m";
 pub(super) const REFUSED_KEY: &[u8] = b"r";
 pub(super) const FAILED_KEY: &[u8] = b"f";
 pub(super) const TRIAL_KEY: &[u8] = b"t";
+const JOB_PREFIX: &[u8] = b"j";
 const BUNDLE_PREFIX: &[u8] = b"b";
 
 /// Everything in a database but the envelopes, checked.
@@ -39,6 +43,7 @@ pub(super) struct Loaded {
     pub refused: Option<RefusedRecord>,
     pub failed: Option<FailedRecord>,
     pub trial: Option<TrialRecord>,
+    pub jobs: BTreeMap<Name, Digest>,
     pub mark: OutboxMark,
     /// Number and length of each event's record.
     pub events: Vec<(u64, usize)>,
@@ -60,9 +65,28 @@ pub(super) fn load(disk: &Disk) -> Result<Loaded, StoreError> {
         refused: decode(disk, REFUSED_KEY, "refused")?,
         failed: decode(disk, FAILED_KEY, "failed")?,
         trial: decode(disk, TRIAL_KEY, "trial")?,
+        jobs: load_jobs(disk)?,
         mark: decode(disk, MARK_KEY, "outbox")?.unwrap_or_default(),
         events,
     })
+}
+
+fn load_jobs(disk: &Disk) -> Result<BTreeMap<Name, Digest>, StoreError> {
+    let mut jobs = BTreeMap::new();
+    for entry in disk.scan(JOB_PREFIX) {
+        let (key, value) = entry?;
+        let failed = |source| StoreError::Record { record: "job".into(), source };
+        let name = key.get(JOB_PREFIX.len()..).and_then(|name| std::str::from_utf8(name).ok());
+        let name = name.and_then(|name| Name::new(name).ok());
+        let name = name.ok_or_else(|| failed(RecordError::Malformed))?;
+        let record = JobRecord::from_record(&value).map_err(failed)?;
+        jobs.insert(name, Digest(record.pod_hash));
+    }
+    Ok(jobs)
+}
+
+pub(super) fn job_key(name: &Name) -> Vec<u8> {
+    [JOB_PREFIX, name.as_str().as_bytes()].concat()
 }
 
 /// Writes all that a mirror holds into an empty database.

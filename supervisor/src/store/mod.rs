@@ -23,6 +23,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use wherry_bundle::message::{Event, EventKind, Failed, Refused, WallMillis};
-use wherry_bundle::{Digest, Generation};
+use wherry_bundle::{Digest, Generation, Name};
 
 pub use disk::Keeping;
 pub use error::{RecordError, StoreError};
@@ -194,6 +195,21 @@ impl Store {
     /// The disk.
     pub fn count_boot(&self, boot_id: [u8; 16]) -> Result<u32, StoreError> {
         self.shared.with(|state| state.count_boot(boot_id))
+    }
+
+    /// The form in which each job last succeeded.
+    #[must_use]
+    pub fn jobs(&self) -> BTreeMap<Name, Digest> {
+        self.shared.lock().state.jobs.clone()
+    }
+
+    /// Replaces [`Self::jobs`]; durable on return. The same again writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn set_jobs(&self, jobs: &BTreeMap<Name, Digest>) -> Result<(), StoreError> {
+        self.shared.with(|state| state.set_jobs(jobs))
     }
 
     /// The last refusal since a bundle was taken up.

@@ -106,6 +106,7 @@ pub(super) fn open(dir: &Path, keeping: Keeping) -> Result<(State, Vec<Recovery>
         refused: loaded.refused,
         failed: loaded.failed,
         trial: loaded.trial,
+        jobs: loaded.jobs,
         mirrors,
         outbox: Outbox::load(loaded.mark, &loaded.events),
         _lock: lock,

@@ -125,6 +125,15 @@ impl Record for TrialRecord {
     const VERSION: u8 = 1;
 }
 
+/// The form in which a job succeeded; its name is the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct JobRecord {
+    pub pod_hash: [u8; 32],
+}
+impl Record for JobRecord {
+    const VERSION: u8 = 1;
+}
+
 /// What is left of events that are gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OutboxMark {
@@ -300,6 +309,10 @@ mod tests {
         );
         let trial = TrialRecord { generation: 300, boot_id: [0xcd; 16], boots: 2 };
         check(&trial, "01bfcb61f7ac02cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd02");
+        check(
+            &JobRecord { pod_hash: [0xef; 32] },
+            "01cceb9074efefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefef",
+        );
         check(&OutboxMark { used_seq: 1000, dropped: 3 }, "011cfe41e8e80703");
         let event = EventRecord {
             wall_millis: 1_700_000_000_000,

@@ -3,16 +3,17 @@
 //! Each change is one commit of [`Disk`]; changes of the desired state are
 //! then copied to the mirror, and only then acknowledged.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::fcntl::Flock;
 use wherry_bundle::limits::{ENVELOPE_BYTES_MAX, bounded_text};
 use wherry_bundle::message::{Event, Failed, Message, Refused};
-use wherry_bundle::{Digest, Generation};
+use wherry_bundle::{Digest, Generation, Name};
 
 use super::contents::{
-    FAILED_KEY, META_KEY, REFUSED_KEY, TRIAL_KEY, database_path, encode, insert_pieces,
+    FAILED_KEY, META_KEY, REFUSED_KEY, TRIAL_KEY, database_path, encode, insert_pieces, job_key,
     read_envelope, remove_pieces,
 };
 use super::disk::{Batch, Disk, Keeping};
@@ -21,7 +22,8 @@ use super::mirror::{Found, Mirrors};
 use super::open::{Recovery, open_or_mend};
 use super::outbox::{EVENT_PREFIX, Outbox, event_key, event_seq};
 use super::record::{
-    BundleRef, EventRecord, FailedRecord, Meta, Mirror, Record, RefusedRecord, TrialRecord,
+    BundleRef, EventRecord, FailedRecord, JobRecord, Meta, Mirror, Record, RefusedRecord,
+    TrialRecord,
 };
 use super::{Generations, KnownFailure, NewEvent, OutboxStatus, Stored};
 
@@ -47,6 +49,7 @@ pub(super) struct State {
     pub(super) refused: Option<RefusedRecord>,
     pub(super) failed: Option<FailedRecord>,
     pub(super) trial: Option<TrialRecord>,
+    pub(super) jobs: BTreeMap<Name, Digest>,
     pub(super) mirrors: Mirrors,
     /// The database is newer than the mirror.
     pub(super) mirror_stale: bool,
@@ -173,6 +176,24 @@ impl State {
         let meta = Meta { revision, last_good: Some(current), ..self.meta.clone() };
         self.commit_meta(batch, meta)?;
         self.refresh_mirror()
+    }
+
+    pub fn set_jobs(&mut self, jobs: &BTreeMap<Name, Digest>) -> Result<(), StoreError> {
+        if *jobs == self.jobs {
+            return Ok(());
+        }
+        // What a failed commit left is read first: it is what changes.
+        self.reopen()?;
+        let mut batch = Batch::default();
+        for name in self.jobs.keys().filter(|name| !jobs.contains_key(*name)) {
+            batch.remove(job_key(name));
+        }
+        for (name, hash) in jobs.iter().filter(|(name, hash)| self.jobs.get(*name) != Some(*hash)) {
+            batch.insert(job_key(name), encode("job", &JobRecord { pod_hash: hash.0 })?);
+        }
+        self.commit(batch)?;
+        self.jobs.clone_from(jobs);
+        Ok(())
     }
 
     pub fn refused(&self) -> Option<Refused> {
@@ -338,6 +359,7 @@ impl State {
         self.refused = loaded.refused;
         self.failed = loaded.failed;
         self.trial = loaded.trial;
+        self.jobs = loaded.jobs;
         self.outbox.skip_to(loaded.mark.used_seq);
         if self.uncertain || !self.outbox.is_as_stored(&loaded.events) {
             self.outbox.reconcile(&loaded.events);

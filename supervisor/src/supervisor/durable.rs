@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use wherry_bundle::envelope::{self, EnvelopeError};
+use wherry_bundle::limits::DEPLOYMENTS_MAX;
 use wherry_bundle::message::{Event, Failed, Refused};
 use wherry_bundle::model::Layer;
 use wherry_bundle::{Bundle, Digest, Generation, Name};
@@ -27,6 +28,8 @@ use crate::store::{
 const RETRY: Millis = Millis(60_000);
 /// Of the disk, stays free for the store and the file system itself.
 const ROOM_MARGIN_BYTES: u64 = 4 << 20;
+/// Jobs that are remembered: all of two bundles.
+const JOBS_MAX: usize = 2 * DEPLOYMENTS_MAX;
 /// Of one answer.
 const EVENTS_BYTES_MAX: usize = 64 * 1024;
 
@@ -49,6 +52,15 @@ pub struct Durable {
     failed: Option<Failed>,
     /// Since the current generation was taken up.
     boots: u32,
+    jobs: Jobs,
+}
+
+/// The form in which each job last succeeded.
+#[derive(Debug, Default)]
+struct Jobs {
+    succeeded: BTreeMap<Name, Digest>,
+    /// When it is tried again to write what the disk did not take.
+    retry_at: Option<Millis>,
 }
 
 /// What remains of a bundle that is kept for later: no configuration files
@@ -95,6 +107,7 @@ impl Durable {
             refused: None,
             failed: None,
             boots: 0,
+            jobs: Jobs::default(),
         };
         let found = match durable.open_store() {
             Ok(found) => found,
@@ -113,6 +126,9 @@ impl Durable {
         if let Some(recoveries) = self.mended() {
             return Some(Found { recoveries, ..Found::default() });
         }
+        if self.jobs.retry_at.is_some_and(|at| at <= now) {
+            self.write_jobs(now);
+        }
         self.retry_at.filter(|at| *at <= now)?;
         match self.open_store() {
             Ok(found) => {
@@ -130,7 +146,7 @@ impl Durable {
 
     #[must_use]
     pub fn retry_at(&self) -> Option<Millis> {
-        self.retry_at
+        self.retry_at.into_iter().chain(self.jobs.retry_at).min()
     }
 
     #[must_use]
@@ -221,6 +237,43 @@ impl Durable {
         Ok(back)
     }
 
+    /// The form of each job that has succeeded, as far as `desired` cares. All
+    /// of a generation that was good have: going back to it does not run them
+    /// again, whatever ran since.
+    #[must_use]
+    pub fn succeeded(&self, desired: &Bundle) -> BTreeMap<Name, Digest> {
+        let mut succeeded = self.jobs.succeeded.clone();
+        if desired.generation == self.last_good.generation {
+            succeeded.extend(jobs_of(desired));
+        }
+        succeeded
+    }
+
+    /// Remembers that jobs of `current` have succeeded: durably, if the disk
+    /// takes it, before this returns; else as soon as it does.
+    pub fn remember_jobs(
+        &mut self,
+        succeeded: BTreeMap<Name, Digest>,
+        current: &Bundle,
+        now: Millis,
+    ) {
+        let jobs = &mut self.jobs.succeeded;
+        jobs.extend(succeeded);
+        if jobs.len() > JOBS_MAX {
+            let own: BTreeMap<Name, Digest> = jobs_of(current).collect();
+            jobs.retain(|name, _| own.contains_key(name));
+        }
+        self.write_jobs(now);
+    }
+
+    fn write_jobs(&mut self, now: Millis) {
+        let written = self.open_now().and_then(|store| store.set_jobs(&self.jobs.succeeded));
+        self.jobs.retry_at = written.err().map(|error| {
+            log::error!("jobs that are done would run again after a reboot: {error}");
+            now.saturating_add(RETRY)
+        });
+    }
+
     #[must_use]
     pub fn failed(&self) -> Option<&Failed> {
         self.failed.as_ref()
@@ -284,8 +337,11 @@ impl Durable {
     ///
     /// # Errors
     /// The disk, or no store.
-    pub fn mark_good(&mut self, current: &Bundle) -> Result<(), StoreError> {
+    pub fn mark_good(&mut self, current: &Bundle, now: Millis) -> Result<(), StoreError> {
         self.open_now()?.mark_good(current.generation)?;
+        // What it does not have any more would run if it came back.
+        self.jobs.succeeded = jobs_of(current).collect();
+        self.write_jobs(now);
         self.last_good = Needed::of(current);
         self.replaced.clear();
         self.layers.mark(digests_of(current), current.generation);
@@ -385,6 +441,9 @@ impl Durable {
             self.held.failed = Some((known.generation, known.envelope));
             self.failed = known.report;
         }
+        let mut jobs = store.jobs();
+        jobs.append(&mut self.jobs.succeeded);
+        self.jobs.succeeded = jobs;
         self.store = Some(Arc::new(store));
         self.count_boot();
         let (bundle, health) = self.load(generations);
@@ -446,6 +505,12 @@ fn digests_of(bundle: &Bundle) -> impl Iterator<Item = Digest> {
     layers_of(bundle).map(|layer| layer.digest)
 }
 
+/// The jobs of `bundle`, and in which form it has them.
+fn jobs_of(bundle: &Bundle) -> impl Iterator<Item = (Name, Digest)> {
+    let jobs = bundle.deployments.iter().filter(|deployment| deployment.job.is_some());
+    jobs.map(|job| (job.name.clone(), bundle.pod_hash(job)))
+}
+
 fn open_kept(stored: &Stored, own: &Name) -> Result<Bundle, EnvelopeError> {
     envelope::open_kept(&stored.envelope, own)
 }
@@ -459,6 +524,7 @@ mod tests {
     use std::fs;
 
     use ed25519_dalek::SigningKey;
+    use wherry_bundle::model::{Job, RestartPolicy, Strategy};
 
     use super::*;
     use crate::supervisor::sample;
@@ -490,7 +556,7 @@ mod tests {
             let (bundle, envelope) = bundle(generation, layer);
             durable.take_up(&bundle, &envelope, before.as_ref()).unwrap();
             if generation == 1 {
-                durable.mark_good(&bundle).unwrap();
+                durable.mark_good(&bundle, Millis(0)).unwrap();
             }
             before = Some(bundle);
         }
@@ -523,7 +589,7 @@ mod tests {
         fs::remove_file(durable.layers().path(&sample::layer(b"a").digest)).unwrap();
         assert_eq!(durable.stand_in(&current), None, "nor is the last good one whole");
         put(&durable, b"c");
-        durable.mark_good(&current).unwrap();
+        durable.mark_good(&current, Millis(0)).unwrap();
         assert_eq!(durable.make_room(before.as_ref(), 0, 0), Removed::default());
         assert_eq!(go(&durable, &before), [sample::layer(b"b").digest]);
         assert_eq!(whole(&durable), 1);
@@ -590,5 +656,51 @@ mod tests {
         let (_, found) =
             Durable::open(&data, Keeping::Here, &sample::name("gw-2"), Millis(0)).unwrap();
         assert_eq!(found.bundle, None);
+    }
+
+    #[test]
+    fn jobs_are_remembered_until_a_good_generation_is_without_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir(dir.path().to_owned());
+        let own = sample::name("gw-1");
+        let open = || Durable::open(&data, Keeping::Here, &own, Millis(0)).unwrap().0;
+        let jobs = |forms: &[(&str, &str)]| -> BTreeMap<Name, Digest> {
+            let forms = forms.iter();
+            forms.map(|(name, form)| (sample::name(name), Digest::of(form.as_bytes()))).collect()
+        };
+        let with_job = |generation, layer: &[u8]| {
+            let mut made = bundle(generation, layer).0;
+            made.deployments[0].job = Some(Job { backoff_limit: 6, deadline_seconds: None });
+            made.deployments[0].replicas = 1;
+            made.deployments[0].strategy = Strategy::Recreate;
+            made.deployments[0].pod.restart_policy = RestartPolicy::Never;
+            let key = SigningKey::from_bytes(&[1; 32]);
+            let envelope = envelope::seal(&made, &key).unwrap();
+            let form = made.pod_hash(&made.deployments[0]);
+            (made, envelope, BTreeMap::from([(sample::name("web"), form)]))
+        };
+        let mut durable = open();
+        let (first, envelope, done) = with_job(1, b"a");
+        durable.take_up(&first, &envelope, None).unwrap();
+        assert!(durable.succeeded(&first).is_empty());
+        durable.remember_jobs(jobs(&[("other", "x")]), &first, Millis(0));
+        durable.remember_jobs(done.clone(), &first, Millis(0));
+        drop(durable);
+        let mut durable = open();
+        let both: BTreeMap<_, _> =
+            done.clone().into_iter().chain(jobs(&[("other", "x")])).collect();
+        assert_eq!(durable.succeeded(&first), both);
+        durable.mark_good(&first, Millis(0)).unwrap();
+        drop(durable);
+        let mut durable = open();
+        assert_eq!(durable.succeeded(&first), done);
+
+        // Another form ran; going back to what was good runs nothing again.
+        let (second, envelope, newer) = with_job(2, b"b");
+        durable.take_up(&second, &envelope, Some(&first)).unwrap();
+        assert_ne!(durable.succeeded(&second), newer);
+        durable.remember_jobs(newer.clone(), &second, Millis(0));
+        assert_eq!(durable.succeeded(&second), newer);
+        assert_eq!(durable.succeeded(&first), done);
     }
 }

@@ -92,6 +92,7 @@ fn deployment(map: &ConfigRef, secret: &ConfigRef) -> Deployment {
                 options: vec!["ndots:2".into()],
             },
         },
+        job: None,
     }
 }
 

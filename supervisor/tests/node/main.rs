@@ -5,6 +5,7 @@
 
 mod cloud;
 mod exec;
+mod jobs;
 mod keeping;
 mod logs;
 mod prepared;

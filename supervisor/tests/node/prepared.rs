@@ -8,7 +8,7 @@ use crate::pods;
 use crate::rig::{Rig, bundle, container, deployment, name};
 
 /// With a folder that all containers of its pod share.
-fn sharing(role: Role, text: &str, script: &str) -> Container {
+pub fn sharing(role: Role, text: &str, script: &str) -> Container {
     let mut container = container(text, script);
     container.role = role;
     let (volume, path) = (name("run"), "/run/app".to_owned());
@@ -16,7 +16,7 @@ fn sharing(role: Role, text: &str, script: &str) -> Container {
     container
 }
 
-fn web(containers: Vec<Container>) -> Deployment {
+pub fn web(containers: Vec<Container>) -> Deployment {
     let mut web = deployment("web", 1, &[], &[]);
     let source = VolumeSource::EmptyDir { bytes_max: 1 << 20 };
     web.pod.volumes.push(Volume { name: name("run"), source });

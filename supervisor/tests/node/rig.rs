@@ -416,6 +416,7 @@ pub fn deployment(
             host_aliases: Vec::new(),
             dns: Dns::default(),
         },
+        job: None,
     }
 }
 

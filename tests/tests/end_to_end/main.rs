@@ -7,6 +7,7 @@ mod containers;
 mod demo;
 mod footprint;
 mod images;
+mod jobs;
 mod refusals;
 mod rollback;
 mod services;

@@ -2,6 +2,7 @@
 //! each mistake is told.
 
 mod inside;
+mod jobs;
 mod outside;
 
 use std::path::Path;
@@ -328,7 +329,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "kind: Secret",
             "kind: Service",
-            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap or Secret",
         ),
         ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
         (
@@ -862,6 +863,7 @@ fn no_honoured_field_is_ignored() {
         (ELSEWHERE, &HONOURED_ELSEWHERE[..]),
         (HEALTH, &HONOURED_HEALTH[..]),
         (inside::INSIDE, &inside::HONOURED[..]),
+        (jobs::JOB, &jobs::HONOURED[..]),
         (outside::OUTSIDE, &outside::HONOURED[..]),
     ] {
         let before = compiled(text).unwrap();

@@ -37,10 +37,14 @@ pub enum Bug {
     TriesAgain,
     /// Judges each generation as good at once.
     BelievesAnything,
+    /// Does not ask which jobs are done.
+    ForgetsJobs,
+    /// Tells all containers of a pod to stop at once.
+    StopsAllAtOnce,
 }
 
 impl Bug {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::StopsAvailablePods,
         Self::SurgesTooFar,
         Self::IgnoresMemory,
@@ -56,6 +60,8 @@ impl Bug {
         Self::GoesBackTooFar,
         Self::TriesAgain,
         Self::BelievesAnything,
+        Self::ForgetsJobs,
+        Self::StopsAllAtOnce,
     ];
 }
 
@@ -78,6 +84,8 @@ impl Bug {
             Self::GoesBackTooFar => Promise::WayBack,
             Self::TriesAgain => Promise::NotAgain,
             Self::BelievesAnything => Promise::Judged,
+            Self::ForgetsJobs => Promise::Jobs,
+            Self::StopsAllAtOnce => Promise::Order,
         }
     }
 }
@@ -132,7 +140,9 @@ pub fn decide(
                 workload.hash = pod.hash;
             }
         }),
-        Bug::BacksOffTooLong
+        Bug::ForgetsJobs => observed.succeeded.clear(),
+        Bug::StopsAllAtOnce
+        | Bug::BacksOffTooLong
         | Bug::KillsWithoutGrace
         | Bug::NeverPublishes
         | Bug::GoesBackTooFar
@@ -151,6 +161,16 @@ pub fn decide(
                     *action = Action::KillPod { pod };
                 }
             }
+        }
+        Bug::StopsAllAtOnce => {
+            for action in &mut plan.actions {
+                if let Action::TerminateContainer { pod, .. } = action
+                    && plan.ledger.pods[&*pod].stopping.is_some()
+                {
+                    *action = Action::TerminatePod { pod: pod.clone() };
+                }
+            }
+            plan.actions.dedup();
         }
         Bug::BacksOffTooLong => {
             for (name, pod) in &mut plan.ledger.pods {
@@ -178,7 +198,8 @@ pub fn decide(
         | Bug::IgnoresNewForms
         | Bug::GoesBackTooFar
         | Bug::TriesAgain
-        | Bug::BelievesAnything => {}
+        | Bug::BelievesAnything
+        | Bug::ForgetsJobs => {}
     }
     plan
 }

@@ -4,17 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::message::EventKind;
+use wherry_bundle::model::Role;
 use wherry_bundle::{Digest, Generation, Name};
-use wherry_core::ledger::Planned;
+use wherry_core::ledger::{JobRun, Planned, PodLedger};
 use wherry_core::stopping::{DRAIN, LAST_GRACE, UNPUBLISH_MAX};
 use wherry_core::{
     Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
     Preparation, Workload,
 };
 
+use crate::jobs::Jobs;
 use crate::promise::keeps;
-use crate::turn::{Turn, bounds, is_held, is_running, ready_since, runs_on, wait, wants_start};
-use crate::world::World;
+use crate::turn::{
+    Turn, bounds, has_succeeded, is_held, is_running, ready_since, runs_on, wait, wants_start,
+};
+use crate::world::{World, is_job, role_of};
 
 /// What the checker remembers; it starts over when the ledger is lost.
 #[derive(Debug, Default)]
@@ -32,6 +36,9 @@ pub struct Checker {
     published: BTreeMap<Name, Millis>,
     stop_began: BTreeMap<Name, Millis>,
     running_told: Generation,
+    /// Since when a pod that stays is over.
+    over: BTreeMap<Name, Millis>,
+    jobs: Jobs,
 }
 
 impl Checker {
@@ -59,6 +66,12 @@ impl Checker {
             self.check_availability(turn, name, workload);
         }
         turn.check_memory();
+        for (name, pod) in &observed.pods {
+            if turn.ends(name, pod) && plan.ledger.pods[name].stopping.is_none() {
+                self.over.entry(name.clone()).or_insert(turn.now);
+            }
+        }
+        self.jobs.check(turn);
         self.check_no_start_is_late(turn);
         for action in &plan.actions {
             self.forget_earlier_run(turn, action);
@@ -92,15 +105,10 @@ impl Checker {
                     keeps!(Orderly, here, "{pod} is started without its layers");
                 }
                 Action::TerminatePod { pod } => {
-                    self.check_drained(turn, pod);
-                    let prepare = Action::PreStop { pod: pod.clone() };
-                    let seen = &observed.pods[pod];
-                    let due = seen.preparation.runs && seen.grace > Millis(0);
-                    keeps!(
-                        Grace,
-                        !due || self.asked.contains_key(&prepare),
-                        "{pod} is not prepared"
-                    );
+                    let served = observed.pods[pod].order.iter();
+                    let served = served.filter(|(_, role)| *role == Role::Sidecar).count() == 0;
+                    keeps!(Order, served, "{pod}: sidecars stop together with the others");
+                    self.check_prepared(turn, pod);
                 }
                 Action::PreStop { pod } => {
                     self.check_drained(turn, pod);
@@ -111,11 +119,26 @@ impl Checker {
                     );
                 }
                 Action::TerminateContainer { pod, container } => {
-                    let sick = observed.pods[pod].unhealthy.contains(container);
+                    let seen = &observed.pods[pod];
+                    if turn.ends(pod, seen) {
+                        check_order_of_ends(turn, pod, container);
+                        if plan.ledger.pods[pod].stopping.is_some() {
+                            self.check_prepared(turn, pod);
+                        }
+                        self.ask(action, turn.now);
+                        continue;
+                    }
+                    let sick = seen.unhealthy.contains(container);
                     keeps!(Once, sick || self.rows.contains_key(action), "{pod} is not sick");
                 }
                 Action::KillContainer { pod, container } => {
                     let (of, grace) = (pod.clone(), observed.pods[pod].grace.0);
+                    if let Some(over) = self.over.get(pod) {
+                        let grace = observed.pods[pod].grace.0;
+                        keeps!(Grace, turn.now.0 - over.0 >= grace, "{pod} is over, killed early");
+                        self.ask(action, turn.now);
+                        continue;
+                    }
                     let told = Action::TerminateContainer { pod: of, container: container.clone() };
                     let told = self.asked.get(&told).map(|at| turn.now.0 - at.0);
                     let early = told.is_none_or(|ago| ago < grace);
@@ -190,7 +213,12 @@ impl Checker {
     }
 
     fn learn(&mut self, turn: &Turn<'_>, world: &World) {
-        self.replace.extend(turn.desired.replace.iter().cloned());
+        let is_done = |name: &Name| {
+            let pod = turn.observed.pods.get(name);
+            pod.is_some_and(|pod| is_job(pod) && has_succeeded(pod))
+        };
+        let named = turn.desired.replace.iter().filter(|name| !is_done(name));
+        self.replace.extend(named.cloned());
         for name in &self.seen {
             let coming = turn.is_creating(name);
             if !turn.observed.pods.contains_key(name)
@@ -204,7 +232,10 @@ impl Checker {
             self.seen.insert(name.clone());
             let min_ready = turn.desired.workloads.get(&pod.deployment).map(|w| w.min_ready);
             let adopted = !turn.before.pods.contains_key(name);
-            match self.standing(name, pod, adopted) {
+            match self
+                .standing(name, pod, adopted)
+                .filter(|_| is_where_it_has_to_be(name, pod, turn.before))
+            {
                 Some(since) if turn.now.0 >= since.0 + min_ready.unwrap_or_default().0 => {
                     if turn.before.pods.get(name).is_none_or(|entry| entry.stopping.is_none()) {
                         self.available.insert(name.clone(), since);
@@ -255,6 +286,7 @@ impl Checker {
     fn is_available(&self, turn: &Turn<'_>, pod: &Name, ledger: &Ledger) -> bool {
         let stopping = ledger.pods.get(pod).is_some_and(|entry| entry.stopping.is_some());
         let seen = turn.observed.pods.get(pod);
+        let seen = seen.filter(|seen| is_where_it_has_to_be(pod, seen, ledger));
         let since = seen.and_then(|seen| self.standing(pod, seen, false));
         !stopping && since.is_some() && self.available.get(pod).copied() == since
     }
@@ -272,6 +304,10 @@ impl Checker {
     fn check_untouched(&self, turn: &Turn<'_>, name: &Name, pod: &ObservedPod) {
         let Some(workload) = turn.desired.workloads.get(&pod.deployment) else { return };
         if pod.hash != workload.hash || !pod.complete || self.replace.contains(name) {
+            return;
+        }
+        // One that has failed makes place for another.
+        if turn.plan.ledger.pods[name].job == Some(JobRun::Failed) {
             return;
         }
         let kept = turn.pods_of(&pod.deployment).filter(|(other, seen)| {
@@ -350,7 +386,9 @@ impl Checker {
     /// missing, as they were damaged, waits for them.
     fn check_no_start_is_late(&self, turn: &Turn<'_>) {
         for (pod, seen) in turn.observed.pods.iter().filter(|(_, seen)| seen.complete) {
-            if turn.plan.ledger.pods.get(pod).is_none_or(|entry| entry.stopping.is_some()) {
+            let starts =
+                |entry: &PodLedger| entry.stopping.is_none() && entry.job != Some(JobRun::Failed);
+            if !turn.plan.ledger.pods.get(pod).is_some_and(starts) {
                 continue;
             }
             let workload = turn.desired.workloads.get(&seen.deployment);
@@ -397,6 +435,15 @@ impl Checker {
         }
     }
 
+    /// It was drained, and did what it wants to do before it is told to stop.
+    fn check_prepared(&self, turn: &Turn<'_>, pod: &Name) {
+        self.check_drained(turn, pod);
+        let seen = &turn.observed.pods[pod];
+        let due = seen.preparation.runs && seen.grace > Millis(0);
+        let prepare = Action::PreStop { pod: pod.clone() };
+        keeps!(Grace, !due || self.asked.contains_key(&prepare), "{pod} is not prepared");
+    }
+
     fn check_drained(&self, turn: &Turn<'_>, pod: &Name) {
         let waited = self.stop_began.get(pod).map_or(u64::MAX, |began| turn.now.0 - began.0);
         let since = self.published.get(pod).map_or(u64::MAX, |last| turn.now.0 - last.0);
@@ -413,7 +460,21 @@ impl Checker {
         // What it did before counts against it, but for a last moment.
         let prepared = seen.preparation != Preparation::default();
         let grace = if prepared { seen.grace.0.min(LAST_GRACE.0) } else { seen.grace.0 };
-        let told = self.asked.get(&terminate).map(|at| turn.now.0 - at.0);
+        let to_one = |action: &&Action| matches!(action, Action::TerminateContainer { pod: of, .. } if of == pod);
+        let told = self.asked.keys().filter(to_one).chain([&terminate]);
+        let told = told.filter_map(|action| self.asked.get(action)).min();
+        // Where a sidecar was on its way up there was nobody to tell.
+        let began = self.stop_began.get(pod).filter(|_| seen.order.len() > 1);
+        let told = told.into_iter().chain(began).min().map(|at| turn.now.0 - at.0);
+        for (container, state) in &seen.containers {
+            let told =
+                Action::TerminateContainer { pod: pod.clone(), container: container.clone() };
+            let told = self.asked.contains_key(&told) || self.asked.contains_key(&terminate);
+            let known = matches!(*state, ObservedContainer::Running { since }
+                if self.stop_began.get(pod).is_some_and(|began| since < *began));
+            let due = known && role_of(seen, container) != Role::Sidecar && grace > 0;
+            keeps!(Grace, told || !due, "{pod}: {container} is killed untold");
+        }
         keeps!(Grace, told.is_some_and(|ago| ago >= grace) || grace == 0, "{pod} is killed early");
     }
 
@@ -427,4 +488,24 @@ impl Checker {
         );
         keeps!(Published, runs_on(seen), "{pod} does not run");
     }
+}
+
+/// A job's pod serves nobody before it has succeeded.
+fn is_where_it_has_to_be(name: &Name, pod: &ObservedPod, ledger: &Ledger) -> bool {
+    let failed = ledger.pods.get(name).is_some_and(|entry| entry.job == Some(JobRun::Failed));
+    !is_job(pod) || (has_succeeded(pod) && !failed)
+}
+
+/// A sidecar is told to stop when whatever comes after it has ended.
+fn check_order_of_ends(turn: &Turn<'_>, pod: &Name, container: &Name) {
+    let seen = &turn.observed.pods[pod];
+    if role_of(seen, container) != Role::Sidecar || !turn.ends(pod, seen) {
+        return;
+    }
+    let place = |of: &Name| seen.order.iter().position(|(name, _)| name == of);
+    let mut others = seen.containers.iter().filter(|(_, state)| is_running(state));
+    let served = others.find(|(other, _)| {
+        role_of(seen, other) != Role::Sidecar || place(other) > place(container)
+    });
+    keeps!(Order, served.is_none(), "{pod}: {container} stops before {served:?}");
 }

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::model::{Layer, RestartPolicy, Role, Strategy};
+use wherry_bundle::model::{Job, Layer, RestartPolicy, Role, Strategy};
 use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::{Desired, Millis, Preparation, Workload};
 
 use crate::rng::Rng;
 
-const DEPLOYMENTS: [&str; 5] = ["broker", "db", "gate", "job", "web"];
+/// The only one that is a job; the others may depend on it.
+pub const JOB: &str = "batch";
+const DEPLOYMENTS: [&str; 6] = [JOB, "broker", "db", "gate", "job", "web"];
 /// Forms that a deployment's pods may have: [`BROKEN_FORM`] never runs long,
 /// [`MUTE_FORM`] is never ready, the others are sound.
 const FORMS: u64 = 5;
@@ -44,7 +46,7 @@ pub fn program_of(hash: Digest) -> Program {
                 return match (form, deployment) {
                     (BROKEN_FORM, _) => Program::Crashes,
                     (MUTE_FORM, "db" | "web") => Program::NeverReady,
-                    (_, "job") => Program::Completes,
+                    (_, "job" | JOB) => Program::Completes,
                     _ => Program::RunsOn,
                 };
             }
@@ -92,6 +94,9 @@ pub fn desired(rng: &mut Rng, generation: u64, sound: bool) -> Desired {
             // What the faults before it left, such as a kill that is tried again
             // after a minute, must not count against it.
             workload.progress_deadline = Millis(600_000);
+            if let Some(job) = &mut workload.job {
+                *job = Job { backoff_limit: 1_000, deadline_seconds: None };
+            }
         }
         workloads.insert(name(deployment), workload);
     }
@@ -150,6 +155,11 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         _ => vec![main],
     };
     let host_network = deployment == "gate";
+    let limits = (rng.below(3), rng.below(4));
+    let job = (deployment == JOB).then(|| Job {
+        backoff_limit: u32::try_from(limits.0).unwrap(),
+        deadline_seconds: (limits.1 == 0).then_some(12),
+    });
     let ports = if matches!(deployment, "gate" | "web") {
         vec![wherry_core::PublishedPort {
             protocol: wherry_bundle::model::Protocol::Tcp,
@@ -161,14 +171,17 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
     };
     Workload {
         hash: hash_of(deployment, form),
-        replicas: u16::try_from(if host_network { 1 } else { rng.below(4) }).unwrap(),
-        strategy,
+        replicas: u16::try_from(if host_network || job.is_some() { 1 } else { rng.below(4) })
+            .unwrap(),
+        strategy: if job.is_some() { Strategy::Recreate } else { strategy },
+        job,
         progress_deadline: Millis(*rng.pick(&[60_000, 600_000])),
-        min_ready: Millis(*rng.pick(&[0, 0, 700, 5_000])),
+        min_ready: Millis(if job.is_some() { 0 } else { *rng.pick(&[0, 0, 700, 5_000]) }),
         after,
         restart_policy: match deployment {
             "job" if form == 0 => RestartPolicy::Never,
-            "job" => RestartPolicy::OnFailure,
+            JOB if form.is_multiple_of(2) => RestartPolicy::Never,
+            "job" | JOB => RestartPolicy::OnFailure,
             _ => RestartPolicy::Always,
         },
         grace: Millis([3_000, 0, 10_000, 1_000, 500][usize::try_from(form).unwrap()]),

@@ -15,6 +15,7 @@
 mod bugs;
 mod checker;
 mod generate;
+mod jobs;
 mod life;
 mod node;
 mod promise;

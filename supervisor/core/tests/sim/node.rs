@@ -1,14 +1,17 @@
 //! A simulated node: the supervisor's loop around the real reconciler, its
 //! store, and what goes wrong.
 
+use std::collections::BTreeMap;
+
 use wherry_bundle::message::{Cause, Phase};
-use wherry_bundle::{Generation, Name};
+use wherry_bundle::{Digest, Generation, Name};
 use wherry_core::upgrade::Verdict;
 use wherry_core::{Desired, Ledger, Millis, Observed, Plan, reconcile, status};
 
 use crate::bugs::{Bug, decide};
 use crate::checker::Checker;
 use crate::generate::{self, Doom};
+use crate::jobs;
 use crate::life::Life;
 use crate::promise::keeps;
 use crate::rng::Rng;
@@ -46,6 +49,8 @@ pub struct Node {
     checker: Checker,
     /// When the generation is to be judged again.
     wake_at: Option<Millis>,
+    /// Jobs that have succeeded; the flash may not have it yet.
+    succeeded: BTreeMap<Name, Digest>,
     /// What has to fail in the generation under way.
     doom: Option<(Name, Doom)>,
 }
@@ -65,6 +70,7 @@ impl Node {
             ledger: Ledger::default(),
             checker: Checker::default(),
             wake_at: None,
+            succeeded: BTreeMap::new(),
             doom: None,
         }
     }
@@ -92,15 +98,18 @@ impl Node {
     fn supervise(&mut self) -> Plan {
         self.plans += 1;
         let now = self.world.now;
-        let observed = self.world.observe();
+        let mut observed = self.observe();
         self.judge(&observed);
+        // It may have been judged to have failed.
+        observed.succeeded = self.remembered();
         let plan = decide(self.life.bug, &self.desired, &observed, &self.ledger, now);
         self.note(|| format!("{} ms: {:?}; wake {:?}", now.0, plan.actions, plan.wake_at));
         for notice in &plan.notices {
             self.note(|| format!("    {:?} {}: {}", notice.kind, notice.subject, notice.text));
         }
+        let desired = jobs::outstanding(&self.desired, &observed, &plan.ledger);
         let turn = Turn {
-            desired: &self.desired,
+            desired: &desired,
             observed: &observed,
             before: &self.ledger,
             plan: &plan,
@@ -115,12 +124,37 @@ impl Node {
         }
         self.ledger = plan.ledger.clone();
         self.desired.replace.clear();
+        self.remember(&plan);
         let asked_by = self.desired.clone();
+        observed.succeeded = self.remembered();
         self.judge(&observed);
         for action in plan.actions.clone() {
             self.world.ask(action, &asked_by);
         }
         plan
+    }
+
+    fn observe(&mut self) -> Observed {
+        let succeeded = self.remembered();
+        Observed { succeeded, ..self.world.observe() }
+    }
+
+    /// All jobs of a generation that was good have succeeded.
+    fn remembered(&self) -> BTreeMap<Name, Digest> {
+        let mut all = self.succeeded.clone();
+        if self.desired.generation == self.store.last_good() {
+            all.extend(jobs_of(&self.desired));
+        }
+        all
+    }
+
+    /// In RAM at once, and on the flash if that takes it, or later.
+    fn remember(&mut self, plan: &Plan) {
+        self.succeeded.extend(plan.succeeded.clone());
+        let fails = self.world.faults && self.world.rng.chance(50);
+        if self.world.succeeded != self.succeeded && !fails {
+            self.world.succeeded.clone_from(&self.succeeded);
+        }
     }
 
     /// What happens to the node by itself. It follows from the seed and the
@@ -151,17 +185,20 @@ impl Node {
                 self.note(|| "supervisor restarts".into());
                 self.world.restart_supervisor();
                 self.store.restarted();
+                self.succeeded.clone_from(&self.world.succeeded);
             }
             11..=12 => {
                 self.note(|| "supervisor restarts, ledger lost".into());
                 self.world.restart_supervisor();
                 self.store.restarted();
+                self.succeeded.clone_from(&self.world.succeeded);
                 self.lose_ledger();
             }
             13 => {
                 self.note(|| "reboot".into());
                 self.world.reboot();
                 self.store.rebooted();
+                self.succeeded.clone_from(&self.world.succeeded);
                 self.lose_ledger();
             }
             14..=19 => self.world.crash_one(),
@@ -252,7 +289,9 @@ impl Node {
             Verdict::Settled => {}
             Verdict::UnderWay { wake_at } => self.wake_at = wake_at,
             Verdict::Good => {
-                self.checker.check_good(&self.desired, observed, &self.ledger);
+                let rest = jobs::outstanding(&self.desired, observed, &self.ledger);
+                self.checker.check_good(&rest, observed, &self.ledger);
+                self.succeeded = jobs_of(&self.desired).collect();
                 let generation = self.desired.generation;
                 self.note(|| format!("generation {generation} is good"));
                 self.store.good(&self.desired);
@@ -262,6 +301,7 @@ impl Node {
                 let Some(back) = self.store.failed(&self.desired, self.life.bug) else { return };
                 self.note(|| format!("failed: {cause}; back to generation {}", back.generation));
                 self.desired = back;
+                self.wake_at = Some(now);
             }
         }
     }
@@ -273,9 +313,10 @@ impl Node {
         }
         let doom = self.doom.take();
         let fits = match (&doom, cause) {
-            (Some((name, Doom::Crashes)), Cause::CrashLoop { pod, .. }) => {
-                pod.as_str().starts_with(name.as_str())
-            }
+            (
+                Some((name, Doom::Crashes)),
+                Cause::CrashLoop { pod, .. } | Cause::Job { pod, .. },
+            ) => pod.as_str().starts_with(name.as_str()),
             (Some((name, Doom::NeverReady)), Cause::ProgressDeadline { deployment, .. })
             | (Some((name, Doom::NoLayers)), Cause::Layers { deployment, .. }) => {
                 deployment == name
@@ -311,11 +352,12 @@ impl Node {
     }
 
     fn check_rest(&mut self, plan: &Plan) {
-        let observed = self.world.observe();
+        let observed = self.observe();
+        let desired = jobs::outstanding(&self.desired, &observed, &plan.ledger);
         keeps!(AtRest, observed.in_flight.is_empty(), "{:?}", observed.in_flight);
         let view = status(&self.desired, &observed, &plan.ledger);
         keeps!(AtRest, view.phase == Phase::Stabilising, "stalled: {:#?}", view.pods);
-        for (name, workload) in &self.desired.workloads {
+        for (name, workload) in &desired.workloads {
             let own = observed.pods.values().filter(|pod| pod.deployment == *name);
             let own: Vec<_> = own.collect();
             keeps!(AtRest, own.len() == usize::from(workload.replicas), "{name}: {}", own.len());
@@ -324,7 +366,7 @@ impl Node {
             let wanted = (!workload.host_network).then_some(&workload.ports);
             keeps!(AtRest, ports == wanted, "{name}: {ports:?} published");
         }
-        let total: usize = self.desired.workloads.values().map(|w| usize::from(w.replicas)).sum();
+        let total: usize = desired.workloads.values().map(|w| usize::from(w.replicas)).sum();
         keeps!(NothingLeft, self.world.pods.len() == total, "{:?}", self.world.pods.keys());
         let generation = self.desired.generation;
         keeps!(AtRest, plan.ledger.running == generation, "{generation} is not told");
@@ -342,4 +384,9 @@ impl Node {
             self.trace.push(line());
         }
     }
+}
+
+fn jobs_of(desired: &Desired) -> impl Iterator<Item = (Name, Digest)> + '_ {
+    let jobs = desired.workloads.iter().filter(|(_, workload)| workload.job.is_some());
+    jobs.map(|(name, workload)| (name.clone(), workload.hash))
 }

@@ -11,8 +11,11 @@ pub enum Promise {
     /// No more memory is given away than there is.
     Memory,
     Dependencies,
-    /// Nor does a container start before those that go before it.
+    /// Nor does a container start before those that go before it, or a sidecar
+    /// end before those that it serves.
     Order,
+    /// What has succeeded is not run again, nor what has failed for good.
+    Jobs,
     /// No try before its back-off is over.
     BackOff,
     /// None long after the longest one.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use wherry_bundle::Name;
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::{RestartPolicy, Role, Strategy};
-use wherry_core::ledger::Stopping;
+use wherry_core::ledger::{JobRun, Stopping};
 use wherry_core::surge::MEMORY_MARGIN_BYTES;
 use wherry_core::{
     Action, Desired, Health, Ledger, Millis, Observed, ObservedContainer, ObservedPod, Plan,
@@ -55,6 +55,12 @@ impl Turn<'_> {
 
     pub fn pods_of(&self, deployment: &Name) -> impl Iterator<Item = (&Name, &ObservedPod)> {
         self.observed.pods.iter().filter(move |(_, pod)| pod.deployment == *deployment)
+    }
+
+    /// It is to end, in order: it stops, or it is over.
+    pub fn ends(&self, name: &Name, pod: &ObservedPod) -> bool {
+        let Some(entry) = self.plan.ledger.pods.get(name) else { return false };
+        entry.stopping.is_some() || is_over(pod) || entry.job == Some(JobRun::Failed)
     }
 
     pub fn begins_to_stop(&self, pod: &Name) -> bool {
@@ -194,6 +200,31 @@ pub fn is_running(state: &ObservedContainer) -> bool {
 
 /// To be started, now or later.
 pub fn wants_start(pod: &ObservedPod, name: &Name, state: ObservedContainer) -> bool {
+    !is_over(pod) && wants_by_policy(pod, name, state)
+}
+
+/// What it was there for is done, or can no more be done.
+pub fn is_over(pod: &ObservedPod) -> bool {
+    let ended = |name: &Name, state: &ObservedContainer| {
+        !is_running(state) && !wants_by_policy(pod, name, *state)
+    };
+    let mut mains = pod.containers.iter().filter(|(name, _)| role_of(pod, name) == Role::Main);
+    let mut inits = pod.containers.iter().filter(|(name, _)| role_of(pod, name) == Role::Init);
+    pod.complete
+        && (mains.all(|(name, state)| ended(name, state))
+            || inits.any(|(name, state)| ended(name, state) && !ended_well(state)))
+}
+
+pub fn has_succeeded(pod: &ObservedPod) -> bool {
+    let mut own = pod.containers.iter().filter(|(name, _)| role_of(pod, name) != Role::Sidecar);
+    is_over(pod) && own.all(|(_, state)| ended_well(state))
+}
+
+fn ended_well(state: &ObservedContainer) -> bool {
+    matches!(state, ObservedContainer::Exited { exit: Exit::Code(0), .. })
+}
+
+fn wants_by_policy(pod: &ObservedPod, name: &Name, state: ObservedContainer) -> bool {
     let policy = match (role_of(pod, name), pod.restart_policy) {
         (Role::Main, policy) | (Role::Init, policy @ RestartPolicy::Never) => policy,
         (Role::Init, _) => RestartPolicy::OnFailure,
@@ -233,7 +264,9 @@ pub fn is_held(pod: &ObservedPod, name: &Name) -> bool {
 
 pub fn ready_since(pod: &ObservedPod) -> Option<Millis> {
     let mut latest = None;
-    for (name, state) in &pod.containers {
+    let over = is_over(pod);
+    let counts = |name: &Name| !over || role_of(pod, name) != Role::Sidecar;
+    for (name, state) in pod.containers.iter().filter(|(name, _)| counts(name)) {
         let start = match *state {
             ObservedContainer::Running { .. } if pod.unhealthy.contains(name) => return None,
             ObservedContainer::Running { .. } if role_of(pod, name) == Role::Init => return None,

@@ -29,6 +29,8 @@ pub struct World {
     /// What a failed request left behind, and the supervisor has not seen.
     hidden: BTreeSet<Name>,
     pub layers: BTreeSet<Digest>,
+    /// Jobs that somebody remembers: on the flash.
+    pub succeeded: BTreeMap<Name, Digest>,
     /// What the kernel really does, whoever knows it.
     pub published: Publication,
     /// What the supervisor knows of that.
@@ -61,6 +63,7 @@ impl World {
             pods: BTreeMap::new(),
             hidden: BTreeSet::new(),
             layers: BTreeSet::new(),
+            succeeded: BTreeMap::new(),
             published: Publication::default(),
             known: None,
             fetching: Vec::new(),
@@ -80,6 +83,7 @@ impl World {
             pods,
             layers: self.layers.clone(),
             damaged: BTreeMap::new(),
+            succeeded: BTreeMap::new(),
             publication: self.known.clone(),
             // As programs come and go.
             memory_available_bytes: Some(self.rng.below(256) << 20),
@@ -199,7 +203,7 @@ impl World {
         }
         let (pod, container) = self.rng.pick(&running).clone();
         let found = self.pods.get_mut(&pod).unwrap();
-        if found.restart_policy != RestartPolicy::Never {
+        if may_fail(found) {
             found.unhealthy.insert(container);
         }
     }
@@ -246,7 +250,7 @@ impl World {
         }
         let (pod, container) = self.rng.pick(&running).clone();
         // A program that is never started again would never be repaired.
-        if self.pods[&pod].restart_policy != RestartPolicy::Never {
+        if may_fail(&self.pods[&pod]) {
             self.end(&pod, &container, Exit::Signal(9), self.now);
         }
     }
@@ -370,6 +374,9 @@ impl World {
                 Some((self.later(1, 5_000), Exit::Code(fails.into())))
             }
             Program::RunsOn | Program::NeverReady => None,
+            Program::Completes if self.faults && is_job(found) && self.rng.chance(400) => {
+                Some((self.later(1, 9_000), Exit::Code(1)))
+            }
             Program::Completes => Some((self.later(1, 30_000), Exit::Code(0))),
             // Now and then it runs long enough to count as stable.
             Program::Crashes if self.faults && self.rng.chance(50) => {
@@ -390,7 +397,10 @@ impl World {
             let slow = signal == 15 && self.rng.chance(250);
             if !deaf && !slow {
                 let most = if signal == 9 { 20 } else { 2_000 };
-                let end = (self.later(1, most), Exit::Signal(signal));
+                // A tidy program may take the signal for the end of its work.
+                let tidy = signal == 15 && is_job(&self.pods[&key.0]) && self.rng.chance(500);
+                let exit = if tidy { Exit::Code(0) } else { Exit::Signal(signal) };
+                let end = (self.later(1, most), exit);
                 self.ends.insert(key, end);
             }
         }
@@ -413,6 +423,15 @@ impl World {
             *state = ObservedContainer::Exited { exit, started: since, at };
         }
     }
+}
+
+/// A job's pod is replaced.
+fn may_fail(pod: &ObservedPod) -> bool {
+    pod.restart_policy != RestartPolicy::Never || is_job(pod)
+}
+
+pub fn is_job(pod: &ObservedPod) -> bool {
+    pod.deployment.as_str() == generate::JOB
 }
 
 pub fn role_of(pod: &ObservedPod, container: &Name) -> Role {

@@ -70,6 +70,7 @@ fn what_is_done_stays_done() {
         (RestartPolicy::OnFailure, Exit::Code(0), Phase::Stabilising),
         (RestartPolicy::Never, Exit::Code(1), Phase::Rolling { pods_done: 0, pods_total: 1 }),
     ] {
+        let done = if exit == Exit::Code(0) { PodPhase::Succeeded } else { PodPhase::Failed };
         let mut s = Scenario::new();
         s.bundle([("job", Workload { restart_policy: policy, ..workload("a") })]);
         s.settle(0);
@@ -77,7 +78,7 @@ fn what_is_done_stays_done() {
         s.step(1_000, &["publish job 0"]);
         s.rests(1_010);
         assert_eq!(s.status().phase, phase);
-        assert_eq!(s.status().pods[&name("job-1")].phase, PodPhase::Completed);
+        assert_eq!(s.status().pods[&name("job-1")].phase, done);
     }
 }
 

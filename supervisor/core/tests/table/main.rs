@@ -5,6 +5,7 @@
 mod document;
 mod ends;
 mod health;
+mod jobs;
 mod order;
 mod replacement;
 mod scenario;

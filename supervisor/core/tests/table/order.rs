@@ -101,3 +101,88 @@ fn what_is_adopted_is_not_prepared_once_more() {
     s.step(2_000, &["publish web 1"]);
     s.rests(2_010);
 }
+
+/// A sidecar before two others, and what it serves.
+fn served(restart_policy: RestartPolicy) -> Scenario {
+    let roles = [
+        ("proxy", Role::Sidecar),
+        ("helper", Role::Sidecar),
+        ("main", Role::Main),
+        ("aside", Role::Main),
+    ];
+    let mut s = Scenario::new();
+    s.bundle([("web", Workload { restart_policy, ..with(&roles) })]);
+    s.settle(0);
+    s
+}
+
+#[test]
+fn sidecars_stop_last_and_in_reverse() {
+    let mut s = served(RestartPolicy::Always);
+    s.futile.insert("terminate".into());
+    s.bundle([]);
+    s.step(1_000, &["publish "]);
+    s.step(1_100, &[]);
+    s.step(2_100, &["terminate web-1/aside", "terminate web-1/main"]);
+    s.step(2_110, &[]);
+    s.ends("web-1", "main", Exit::Code(0), 4_000);
+    s.step(4_000, &[]);
+    s.ends("web-1", "aside", Exit::Code(0), 5_000);
+    s.step(5_000, &["terminate web-1/helper"]);
+    s.step(5_010, &[]);
+    s.ends("web-1", "helper", Exit::Code(0), 6_000);
+    s.step(6_000, &["terminate web-1/proxy"]);
+    // All of it together has the grace of the pod.
+    s.step(6_010, &[]);
+    s.wakes_at(12_100);
+    s.step(12_100, &["kill web-1"]);
+    s.step(12_110, &["remove web-1"]);
+}
+
+#[test]
+fn what_takes_all_the_grace_leaves_none_for_the_sidecars() {
+    let mut s = served(RestartPolicy::Always);
+    s.futile.insert("terminate".into());
+    s.bundle([]);
+    s.step(1_000, &["publish "]);
+    s.step(1_100, &[]);
+    s.step(2_100, &["terminate web-1/aside", "terminate web-1/main"]);
+    s.step(12_099, &[]);
+    s.step(12_100, &["kill web-1"]);
+}
+
+#[test]
+fn a_signal_that_could_not_be_sent_is_sent_again() {
+    let mut s = served(RestartPolicy::Always);
+    s.futile.insert("terminate web-1/aside".into());
+    s.failing.insert("terminate web-1/main".into());
+    s.bundle([]);
+    s.step(1_000, &["publish "]);
+    s.step(1_100, &[]);
+    s.step(2_100, &["terminate web-1/aside", "terminate web-1/main"]);
+    s.step(2_110, &[]);
+    s.step(3_110, &["terminate web-1/main"]);
+}
+
+#[test]
+fn what_has_done_its_work_takes_its_sidecars_with_it() {
+    for (policy, exit, phase) in [
+        (RestartPolicy::OnFailure, Exit::Code(0), PodPhase::Succeeded),
+        (RestartPolicy::Never, Exit::Code(1), PodPhase::Failed),
+    ] {
+        let mut s = served(policy);
+        s.ends("web-1", "aside", Exit::Code(0), 1_000);
+        s.step(1_000, &["publish web 0"]);
+        s.rests(1_010);
+        s.futile.insert("terminate web-1/proxy".into());
+        s.ends("web-1", "main", exit, 2_000);
+        s.step(2_000, &["terminate web-1/helper"]);
+        s.step(2_010, &["terminate web-1/proxy"]);
+        assert_eq!(s.status().pods[&name("web-1")].phase, PodPhase::Terminating);
+        s.step(2_020, &[]);
+        s.wakes_at(12_000);
+        s.step(12_000, &["kill web-1/proxy"]);
+        s.rests(12_010);
+        assert_eq!(s.status().pods[&name("web-1")].phase, phase);
+    }
+}

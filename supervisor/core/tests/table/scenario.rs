@@ -36,6 +36,7 @@ pub fn workload(form: &str) -> Workload {
         progress_deadline: Millis(600_000),
         after: BTreeSet::new(),
         restart_policy: RestartPolicy::Always,
+        job: None,
         grace: Millis(10_000),
         containers: vec![(name("main"), Role::Main)],
         layers: BTreeSet::from([layer(form)]),
@@ -108,6 +109,7 @@ impl Scenario {
         self.now = Millis(now);
         self.last = reconcile(&self.desired, &self.observed, &self.ledger, self.now);
         self.ledger = self.last.ledger.clone();
+        self.observed.succeeded.extend(self.last.succeeded.clone());
         self.observed.failures.clear();
         self.desired.replace.clear();
     }

@@ -214,6 +214,7 @@ impl Node {
             self.desired.workloads.clear();
         }
         self.observed.layers = self.durable.present(Some(&bundle));
+        self.observed.succeeded = self.durable.succeeded(&bundle);
         let pods = &self.observed.pods;
         self.health.retain(|hash| !self.listed || pods.values().any(|pod| pod.hash == *hash));
         self.health.learn(&bundle);
@@ -260,8 +261,20 @@ impl Node {
         if !self.observed.pods.contains_key(pod) {
             return Err(format!("there is no pod `{pod}` on this node"));
         }
+        if let Some(job) = self.job_done_in(pod) {
+            return Err(format!(
+                "job {job} has succeeded: it runs again when its template changes"
+            ));
+        }
         self.desired.replace.insert(pod.clone());
         self.tell(EventKind::CommandDone, pod.as_str(), "is being replaced on request", now);
         Ok(format!("pod {pod} is being replaced by a new one"))
+    }
+
+    fn job_done_in(&self, pod: &Name) -> Option<&Name> {
+        let seen = self.observed.pods.get(pod)?;
+        let job = self.desired.workloads.get(&seen.deployment).filter(|w| w.job.is_some())?;
+        let is_done = self.observed.succeeded.get(&seen.deployment) == Some(&job.hash);
+        (is_done && seen.hash == job.hash).then_some(&seen.deployment)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `handle` only takes in what an event says; `settle` lets the reconciler
 //! decide and begins what it asks for. Never here: waiting for anything but
-//! the store's commit of a new bundle.
+//! the store's commit of a new bundle, or of a job that has succeeded.
 
 mod carried;
 mod cloud;
@@ -332,6 +332,11 @@ impl Node {
             if let Err(error) = run_file::save(Ledger::SCHEMA, &path, &self.ledger) {
                 log::warn!("the ledger is not kept: {error}");
             }
+        }
+        // Before anything that depends on them is started.
+        if let Some(bundle) = self.bundle.as_ref().filter(|_| !plan.succeeded.is_empty()) {
+            self.durable.remember_jobs(plan.succeeded, bundle, now);
+            self.observed.succeeded = self.durable.succeeded(bundle);
         }
         self.suspect_layers(&plan.notices);
         for notice in plan.notices {

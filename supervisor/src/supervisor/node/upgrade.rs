@@ -55,7 +55,7 @@ impl Node {
     fn is_good(&mut self, now: Millis) -> Option<Millis> {
         let bundle = self.bundle.as_ref()?;
         let generation = bundle.generation;
-        if let Err(error) = self.durable.mark_good(bundle) {
+        if let Err(error) = self.durable.mark_good(bundle, now) {
             log::warn!("generation {generation} is not marked as good yet: {error}");
             self.verdict_at = Some(now.saturating_add(AGAIN_AFTER));
             return self.verdict_at;
@@ -98,7 +98,7 @@ impl Node {
     fn last_lines(&self, cause: &Cause) -> Vec<String> {
         let (pod, container): (&Name, Option<&Name>) = match cause {
             Cause::CrashLoop { pod, container, .. } => (pod, Some(container)),
-            Cause::ProgressDeadline { pod: Some(pod), .. } => (pod, None),
+            Cause::ProgressDeadline { pod: Some(pod), .. } | Cause::Job { pod, .. } => (pod, None),
             Cause::ProgressDeadline { pod: None, .. }
             | Cause::Layers { .. }
             | Cause::BootLoop { .. } => return Vec::new(),
