@@ -22,7 +22,7 @@ use crate::{Bundle, Digest, Generation, Name};
 const MAGIC: [u8; 4] = *b"WHRY";
 pub const ENVELOPE_VERSION: u8 = 1;
 /// Changes whenever the postcard form of [`Bundle`] does.
-pub const BUNDLE_SCHEMA: u8 = 5;
+pub const BUNDLE_SCHEMA: u8 = 6;
 /// Keeps a signature made here from meaning anything elsewhere.
 pub const SIGNATURE_CONTEXT: &[u8] = b"wherry bundle v1\0";
 const KEY_ID_AT: usize = 5;

@@ -18,7 +18,7 @@ use wherry_cloud::version::{Source, check_templates};
 
 /// Fields of Kubernetes v1.30, from its OpenAPI description; also of kinds
 /// that are not read, for the day that they are.
-const KUBERNETES: [(&str, &str); 52] = [
+const KUBERNETES: [(&str, &str); 57] = [
     ("Capabilities", "add drop"),
     ("ConfigMap", "apiVersion binaryData data immutable kind metadata"),
     ("ConfigMapEnvSource", "name optional"),
@@ -92,6 +92,15 @@ const KUBERNETES: [(&str, &str); 52] = [
     ("SeccompProfile", "localhostProfile type"),
     ("Secret", "apiVersion data immutable kind metadata stringData type"),
     ("SecretEnvSource", "name optional"),
+    ("PersistentVolumeClaim", "apiVersion kind metadata spec status"),
+    (
+        "PersistentVolumeClaimSpec",
+        "accessModes dataSource dataSourceRef resources selector storageClassName \
+         volumeAttributesClassName volumeMode volumeName",
+    ),
+    ("PersistentVolumeClaimVolumeSource", "claimName readOnly"),
+    ("ResourceList of a claim", "storage"),
+    ("VolumeResourceRequirements", "limits requests"),
     ("SecretKeySelector", "key name optional"),
     ("SecretVolumeSource", "defaultMode items optional secretName"),
     (
@@ -255,6 +264,10 @@ spec:
           emptyDir:
             @EmptyDirVolumeSource
             sizeLimit: 1Mi
+        - name: data
+          persistentVolumeClaim:
+            @PersistentVolumeClaimVolumeSource
+            claimName: data
       hostAliases:
         - ip: 10.0.0.9
           @HostAlias
@@ -284,10 +297,23 @@ apiVersion: v1
 kind: Secret
 metadata: { name: secret }
 data: { a: Yg== }
+---
+apiVersion: v1
+@PersistentVolumeClaim
+kind: PersistentVolumeClaim
+metadata: { name: data }
+spec:
+  @PersistentVolumeClaimSpec
+  accessModes: [ReadWriteOnce]
+  resources:
+    @VolumeResourceRequirements
+    requests:
+      @ResourceList of a claim
+      storage: 1Mi
 ";
 
 /// Where each line `@KIND` is.
-const PATHS: [(&str, &str); 46] = [
+const PATHS: [(&str, &str); 51] = [
     ("Deployment", ""),
     ("ObjectMeta", "metadata."),
     ("DeploymentSpec", "spec."),
@@ -334,6 +360,11 @@ const PATHS: [(&str, &str); 46] = [
     ("Pod", ""),
     ("ConfigMap", ""),
     ("Secret", ""),
+    ("PersistentVolumeClaimVolumeSource", "spec.template.spec.volumes[4].persistentVolumeClaim."),
+    ("PersistentVolumeClaim", ""),
+    ("PersistentVolumeClaimSpec", "spec."),
+    ("VolumeResourceRequirements", "spec.resources."),
+    ("ResourceList of a claim", "spec.resources.requests."),
 ];
 
 /// The objects with `line` in place of `@KIND`, and that line's number.
@@ -354,7 +385,7 @@ fn objects(kind: &str, line: &str) -> (String, usize) {
 
 fn check(text: &str) -> Result<(), Vec<Problem>> {
     let source = Source { file: "x.yaml".into(), text: text.into() };
-    check_templates(&[source]).map(|checked| assert_eq!(checked.objects, 4))
+    check_templates(&[source]).map(|checked| assert_eq!(checked.objects, 5))
 }
 
 fn refused() -> Vec<Row> {

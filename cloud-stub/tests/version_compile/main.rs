@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod claims;
 mod inside;
 mod outside;
 
@@ -865,6 +866,7 @@ fn no_honoured_field_is_ignored() {
         (HEALTH, &HONOURED_HEALTH[..]),
         (inside::INSIDE, &inside::HONOURED[..]),
         (outside::OUTSIDE, &outside::HONOURED[..]),
+        (claims::CLAIMS, &claims::HONOURED[..]),
     ] {
         let before = compiled(text).unwrap();
         for (field, line, changed) in cases {

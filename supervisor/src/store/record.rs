@@ -229,11 +229,12 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::LayersRemoved => 21,
         EventKind::BundleReceived => 22,
         EventKind::CommandRun => 23,
+        EventKind::VolumeOverLimit => 24,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 24] = [
+    const ALL: [EventKind; 25] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -258,6 +259,7 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::LayersRemoved,
         EventKind::BundleReceived,
         EventKind::CommandRun,
+        EventKind::VolumeOverLimit,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }

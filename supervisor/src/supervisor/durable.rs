@@ -58,6 +58,7 @@ struct Needed {
     generation: Generation,
     layers: BTreeSet<Layer>,
     chunk_lists: BTreeMap<Digest, Vec<Digest>>,
+    claims: BTreeSet<Name>,
 }
 
 /// What was found when the store was opened.
@@ -240,11 +241,17 @@ impl Durable {
         }
     }
 
-    /// The room that `bundle` takes, and what there is for it beside what has
-    /// to stay; `None` if nobody knows, or it takes none.
+    /// The room that `bundle` takes, with `claims_bytes` for its claims, and what
+    /// there is for it beside what has to stay; `None` if nobody knows, or it
+    /// takes none.
     #[must_use]
-    pub fn room_for(&self, bundle: &Bundle, before: Option<&Bundle>) -> Option<Flash> {
-        let missing_bytes = self.missing_bytes(bundle);
+    pub fn room_for(
+        &self,
+        bundle: &Bundle,
+        before: Option<&Bundle>,
+        claims_bytes: u64,
+    ) -> Option<Flash> {
+        let missing_bytes = self.missing_bytes(bundle).saturating_add(claims_bytes);
         let mut pinned = self.pinned(before);
         pinned.extend(digests_of(bundle));
         // If it fails, the transfer will find out.
@@ -278,6 +285,18 @@ impl Durable {
     #[must_use]
     pub fn last_good(&self) -> Generation {
         self.last_good.generation
+    }
+
+    /// Claims of the last good bundle.
+    #[must_use]
+    pub fn last_good_claims(&self) -> &BTreeSet<Name> {
+        &self.last_good.claims
+    }
+
+    /// Whether some generation was taken up, readable or not.
+    #[must_use]
+    pub fn has_current(&self) -> bool {
+        self.held.current.is_some()
     }
 
     /// `current` has run well: it becomes the last good one.
@@ -434,6 +453,7 @@ impl Needed {
             generation: bundle.generation,
             layers: layers_of(bundle).collect(),
             chunk_lists: bundle.chunk_lists.clone(),
+            claims: bundle.claims.iter().map(|claim| claim.name.clone()).collect(),
         }
     }
 }

@@ -10,7 +10,7 @@ use wherry_core::Millis;
 use super::Node;
 use crate::agent::AckToken;
 use crate::supervisor::preflight::kernel::Lacks;
-use crate::supervisor::preflight::{self, Offer, ports};
+use crate::supervisor::preflight::{self, Offer, claims, ports};
 use crate::supervisor::{Event, memory};
 
 /// A bundle that waits for what the kernel can do.
@@ -33,8 +33,11 @@ impl Node {
 
     /// All that is known against `bundle`, for people.
     pub(super) fn reasons_against(&mut self, bundle: &Bundle, lacks: Lacks) -> Vec<String> {
+        let (before, held) = (self.bundle.as_ref(), self.claims.held());
+        let claims_bytes = claims::wanted_bytes(bundle, before, &held);
         let offer = Offer {
-            flash: self.durable.room_for(bundle, self.bundle.as_ref()),
+            flash: self.durable.room_for(bundle, before, claims_bytes),
+            too_small: claims::too_small(bundle, before, &held),
             memory_bytes: memory::total_bytes(),
             memory_percent_max: self.config.memory_percent_max,
             lacks,
