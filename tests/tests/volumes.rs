@@ -40,7 +40,9 @@ fn package(number: &str, claims: &[(&str, &str, &str)]) -> Package {
 }
 
 fn shell(node: &Node<'_>, command: &str) -> Result<String> {
-    node.cli(&["exec", "box", "--", "/bin/busybox", "sh", "-c", command])
+    // What the node's command line adds comes behind the command, which ignores it.
+    let config = node.config().to_str().unwrap();
+    node.cli(&["exec", "--config", config, "box", "--", "/bin/busybox", "sh", "-c", command])
 }
 
 fn volume(node: &Node<'_>, name: &str) -> Result<Value> {

@@ -91,7 +91,7 @@ fn mistakes_in_claims_are_told_with_their_paths() {
             "[Once]",
             "web.yaml:16: spec.accessModes[0]: must be ReadWriteOnce or ReadWriteMany",
         ),
-        ("  accessModes: [ReadWriteOnce]\n", "", "web.yaml:16: spec: `accessModes` is missing"),
+        ("  accessModes: [ReadWriteOnce]\n", "", "web.yaml:15: spec: `accessModes` is missing"),
         (
             "64Mi",
             "2Ti",

@@ -331,7 +331,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "kind: Secret",
             "kind: Service",
-            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap or Secret",
+            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap, Secret or PersistentVolumeClaim",
         ),
         ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
         (
