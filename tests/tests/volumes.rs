@@ -125,7 +125,7 @@ fn is_watched(node: &Node<'_>) -> Result<()> {
     ensure!(data["used_by"] == serde_json::json!(["box"]), "{data}");
     shell(node, "dd if=/dev/zero of=/data/big bs=1024k count=3 2>/dev/null; sync")?;
     wait_for("the event", PATIENCE, || {
-        Ok(has_event(node, "volume-over-limit", "its claim is for 1.0 MB")?.then_some(()))
+        Ok(has_event(node, "volume-over-limit", "its claim is for 1.1 MB")?.then_some(()))
     })?;
     let data = volume(node, "data")?;
     ensure!(data["bytes_used"].as_u64() >= Some(3 << 20), "{data}");
@@ -143,7 +143,7 @@ fn is_watched(node: &Node<'_>) -> Result<()> {
 fn is_refused_before_it_hurts(host: &Host, cloud: &Cloud<'_>, node: &Node<'_>) -> Result<()> {
     package("2.1.0", &[("data", "2Mi", "/data")]).roll_out(cloud, host)?;
     let reason = refusal(node, 3)?;
-    ensure!(reason.contains("volume data holds 3.1 MB, and its claim is for 2.1 MB"), "{reason}");
+    ensure!(reason.contains("volume data holds 3.2 MB, and its claim is for 2.1 MB"), "{reason}");
     package("2.2.0", &[("data", "4Mi", "/data"), ("huge", "1Ti", "/huge")])
         .roll_out(cloud, host)?;
     let reason = refusal(node, 4)?;

@@ -74,7 +74,7 @@ mod tests {
         let before = bundle(&[("a", 100 << 20)]);
         let reasons = |bytes| too_small(&bundle(&[("a", bytes)]), Some(&before), &held);
         assert_eq!(reasons(80 << 20), Vec::<String>::new());
-        assert_eq!(reasons(64 << 20), ["volume a holds 83.9 MB, and its claim is for 67.1 MB"]);
+        assert_eq!(reasons(64 << 20), ["volume a holds 83.9 MB, and its claim is for 67.2 MB"]);
         // What is too full as it is stays so.
         let full = bundle(&[("a", 64 << 20)]);
         assert_eq!(too_small(&full, Some(&full), &held), Vec::<String>::new());
