@@ -254,7 +254,7 @@ mod tests {
         news.recv_timeout(Duration::from_millis(300)).unwrap_err();
 
         surveyor.watch([name("data"), name("none")].into());
-        let mut next = || news.recv_timeout(LONG).unwrap();
+        let next = || news.recv_timeout(LONG).unwrap();
         let (one, two) = (next(), next());
         assert_eq!((one.claim, two), (name("data"), Measured { claim: name("none"), held: None }));
         write(&dir.path().join("data/more"), 2 << 20);

@@ -579,23 +579,23 @@ mod tests {
             Durable::open(&data, Keeping::Here, &sample::name("gw-1"), Millis(0)).unwrap();
         let (mut first, envelope) = bundle(1, b"a");
         put(&durable, b"a");
-        assert_eq!(durable.room_for(&first, None), None, "it is all there");
+        assert_eq!(durable.room_for(&first, None, 0), None, "it is all there");
         durable.take_up(&first, &envelope, None).unwrap();
         let (mut second, _) = bundle(2, b"b");
         second.images[0].layers[0].size_bytes = 1 << 60;
         let large = vec![7; 64 << 10];
         put(&durable, &large);
-        let flash = durable.room_for(&second, Some(&first)).unwrap();
+        let flash = durable.room_for(&second, Some(&first), 0).unwrap();
         assert_eq!((flash.folder, flash.needed_bytes), (data.0, (1 << 60) + ROOM_MARGIN_BYTES));
         let pinned = BTreeSet::from([&b"a"[..], b"b"].map(|text| sample::layer(text).digest));
         assert!(durable.layers().removable_bytes(&pinned).unwrap() >= 64 << 10);
         // What came of it already is not wanted again.
         let part = durable.layers().path(&sample::layer(b"b").digest).with_extension("part");
         fs::write(part, &large).unwrap();
-        let flash = durable.room_for(&second, Some(&first)).unwrap();
+        let flash = durable.room_for(&second, Some(&first), 0).unwrap();
         assert_eq!(flash.needed_bytes, (1 << 60) - (64 << 10) + ROOM_MARGIN_BYTES);
         first.images[0].layers[0].size_bytes = 2;
-        assert!(durable.room_for(&first, None).is_some(), "a file of another size is none");
+        assert!(durable.room_for(&first, None, 0).is_some(), "a file of another size is none");
     }
 
     #[test]
