@@ -38,14 +38,14 @@ fn scenario() -> Result<()> {
 
     let (written, held, limited) = fill(&rig, "one", 4 * MIB)?;
     ensure!(limited, "not limited");
-    ensure!(written <= 4 * MIB && written >= 3 * MIB, "{written} were written");
+    ensure!((3 * MIB..=4 * MIB).contains(&written), "{written} were written");
     ensure!(held <= 4 * MIB && held >= written, "{held} of {written}");
     // Each has its own limit, and what is full of one does not fill the other.
     let (written, ..) = fill(&rig, "two", 2 * MIB)?;
-    ensure!(written <= 2 * MIB && written >= MIB, "{written} were written");
+    ensure!((MIB..=2 * MIB).contains(&written), "{written} were written");
     // A larger one goes on from where it was; so it does after a boot.
     let (written, held, _) = fill(&rig, "one", 6 * MIB)?;
-    ensure!(written <= 2 * MIB && written >= MIB, "{written} were written");
+    ensure!((MIB..=2 * MIB).contains(&written), "{written} were written");
     sh("umount /data && mount -t ext4 -o prjquota /dev/vda /data")?;
     let (written, again, limited) = fill(&rig, "one", 6 * MIB)?;
     ensure!((written, again, limited) == (0, held, true), "{written}, {again} of {held}");

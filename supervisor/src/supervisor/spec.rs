@@ -203,7 +203,7 @@ fn mount_spec(mount: &Mount, template: &PodTemplate, hash: &Digest) -> Option<Mo
     Some(MountSpec { source, destination: path_text(&mount.path)?, read_only })
 }
 
-#[allow(clippy::option_option)] // whether there is one, and whether it fits
+/// Whether there is one, and whether it fits.
 fn folder_in(path: Option<&str>) -> Option<Option<PathText>> {
     path.map_or(Some(None), |path| path_text(path).map(Some))
 }
