@@ -60,6 +60,11 @@ pub const CONTAINER_PIDS_MAX: u32 = 1024;
 pub const STORAGE_BYTES: u64 = 64 << 20;
 /// Bytes of one volume in memory, and of what a container may write besides.
 pub const EMPTY_DIR_BYTES_MAX: u64 = 1 << 30;
+/// Claims in one bundle.
+pub const CLAIMS_MAX: usize = 32;
+/// Bytes of one claim: more flash than any gateway has, and far from where sums
+/// of them overflow.
+pub const CLAIM_BYTES_MAX: u64 = 1 << 40;
 /// Ports of one container.
 pub const PORTS_MAX: usize = 32;
 /// Length of a path in a container.

@@ -403,6 +403,8 @@ pub enum EventKind {
     BundleReceived,
     /// A person ran a command in a container, or it has ended.
     CommandRun,
+    /// A volume holds more than its claim is for, and nothing stops it.
+    VolumeOverLimit,
 }
 
 /// Several events in one message, in order.

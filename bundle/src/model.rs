@@ -11,11 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::health::{PreStop, Probes, UpgradePolicy};
 use crate::limits::{
-    CHUNK_LISTS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX, CONTAINER_PIDS_MAX,
-    CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX, EMPTY_DIR_BYTES_MAX,
-    GRACE_SECONDS_MAX, HOST_NAMES_MAX, IMAGES_MAX, JOB_FAILURES_MAX, JOB_SECONDS_MAX, LAYERS_MAX,
-    NAME_BYTES_MAX, NAMESERVERS_MAX, PATH_BYTES_MAX, PODS_MAX, PORTS_MAX, TEXT_BYTES_MAX,
-    UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX, WORDS_BYTES_MAX, WORDS_MAX,
+    CHUNK_LISTS_MAX, CLAIM_BYTES_MAX, CLAIMS_MAX, CONFIG_BYTES_MAX, CONFIG_FILES_MAX, CONFIGS_MAX,
+    CONTAINER_PIDS_MAX, CONTAINERS_MAX, DEPLOYMENT_NAME_BYTES_MAX, DEPLOYMENTS_MAX,
+    EMPTY_DIR_BYTES_MAX, GRACE_SECONDS_MAX, HOST_NAMES_MAX, IMAGES_MAX, JOB_FAILURES_MAX,
+    JOB_SECONDS_MAX, LAYERS_MAX, NAME_BYTES_MAX, NAMESERVERS_MAX, PATH_BYTES_MAX, PODS_MAX,
+    PORTS_MAX, TEXT_BYTES_MAX, UPGRADE_BOOTS_MAX, UPGRADE_SECONDS_MAX, VOLUMES_MAX,
+    WORDS_BYTES_MAX, WORDS_MAX,
 };
 use crate::word::{Fact, Word};
 use crate::{BuildVersion, Digest, Generation, Name};
@@ -32,6 +33,8 @@ pub struct Bundle {
     pub deployments: Vec<Deployment>,
     /// Config maps and secrets, ordered by name.
     pub configs: Vec<Config>,
+    /// Ordered by name; names are unique on a node.
+    pub claims: Vec<Claim>,
     /// Every image that a container names, ordered by digest.
     pub images: Vec<Image>,
     /// How each layer of the images is cut: its [`ChunkList`]s, in order, by
@@ -279,6 +282,33 @@ pub enum VolumeSource {
     EmptyDir {
         bytes_max: u64,
     },
+    Claim(ClaimVolume),
+}
+
+/// The folder of a [`Claim`] of the same bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimVolume {
+    pub claim: Name,
+    /// Whatever its mounts say.
+    pub read_only: bool,
+}
+
+/// A folder on the node's flash that outlives pods and versions, whose files
+/// are those of whoever claims it by this name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub name: Name,
+    pub bytes_max: u64,
+    pub access: AccessMode,
+}
+
+/// What becomes of an old pod that writes to a claim when a new one is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessMode {
+    /// It ends before the new one starts.
+    ReadWriteOnce,
+    /// They may run side by side.
+    ReadWriteMany,
 }
 
 /// A file, folder or device of the gateway's own, below a path that the node's
@@ -391,6 +421,13 @@ impl Bundle {
         unique("deployments", self.deployments.iter().map(|d| &d.name))?;
         unique("images", self.images.iter().map(|i| &i.digest))?;
         unique("configs", self.configs.iter().map(|c| &c.key))?;
+        at_most("claims", self.claims.len(), CLAIMS_MAX)?;
+        unique("claims", self.claims.iter().map(|claim| &claim.name))?;
+        for Claim { name, bytes_max, .. } in &self.claims {
+            check((1..=CLAIM_BYTES_MAX).contains(bytes_max), &format!("claims.{name}"), || {
+                format!("{bytes_max} bytes, where 1 to {CLAIM_BYTES_MAX} are allowed")
+            })?;
+        }
         let pods: usize = self.deployments.iter().map(Deployment::pods_max).sum();
         at_most("pods (replicas and maxSurge of all deployments)", pods, PODS_MAX)?;
         for image in &self.images {
@@ -420,6 +457,11 @@ impl Bundle {
     }
 
     #[must_use]
+    pub fn claim(&self, name: &Name) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.name == *name)
+    }
+
+    #[must_use]
     pub fn deployment(&self, name: &Name) -> Option<&Deployment> {
         self.deployments.iter().find(|deployment| deployment.name == *name)
     }
@@ -433,8 +475,8 @@ impl Bundle {
 
     /// Identifies what a pod of `deployment` is made of: its template and the
     /// contents of the configuration it mounts. Pods of the same hash need
-    /// not be replaced. Replicas, strategy, order and descriptions do not
-    /// count.
+    /// not be replaced. Replicas, strategy, order, descriptions and what a
+    /// claim may hold do not count.
     #[must_use]
     pub fn pod_hash(&self, deployment: &Deployment) -> Digest {
         let mut hasher = Sha256::new();
@@ -454,7 +496,9 @@ impl Bundle {
                 VolumeSource::Config(source) => {
                     feed(postcard::to_stdvec(&self.config(&source.config)));
                 }
-                VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. } => {}
+                VolumeSource::HostPath(_)
+                | VolumeSource::EmptyDir { .. }
+                | VolumeSource::Claim(_) => {}
             }
         }
         Digest(hasher.finalize().into())
@@ -519,6 +563,16 @@ impl PodTemplate {
     #[must_use]
     pub fn memory_bytes_max(&self) -> u64 {
         self.most_at_once(|resources| resources.memory_bytes.unwrap_or_default())
+    }
+
+    /// The claims that its volumes name.
+    pub fn claims(&self) -> impl Iterator<Item = &ClaimVolume> {
+        self.volumes.iter().filter_map(|volume| match &volume.source {
+            VolumeSource::Claim(claim) => Some(claim),
+            VolumeSource::Config(_) | VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. } => {
+                None
+            }
+        })
     }
 
     /// As [`Self::memory_bytes_max`].
@@ -648,6 +702,9 @@ impl Volume {
             VolumeSource::HostPath(HostPath { path, .. }) => check(is_mount_path(path), at, || {
                 format!("`{path}` is not a plain absolute path outside /proc")
             }),
+            VolumeSource::Claim(ClaimVolume { claim, .. }) => {
+                check(bundle.claim(claim).is_some(), at, || format!("there is no claim `{claim}`"))
+            }
             VolumeSource::EmptyDir { bytes_max } => {
                 check((1..=EMPTY_DIR_BYTES_MAX).contains(bytes_max), at, || {
                     format!("{bytes_max} bytes, where 1 to {EMPTY_DIR_BYTES_MAX} are allowed")

@@ -72,7 +72,7 @@ fn an_unknown_schema_is_named_although_its_signature_holds() {
     let signature = key(1).sign(&message).to_bytes();
     bytes[13..77].copy_from_slice(&signature);
     let error = open(&bytes).unwrap_err().to_string();
-    assert_eq!(error, "bundle schema 9 is not known here (this build reads 5): update the reader");
+    assert_eq!(error, "bundle schema 9 is not known here (this build reads 6): update the reader");
 }
 
 #[test]

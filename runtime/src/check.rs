@@ -4,14 +4,18 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wherry_bundle::limits::{CONTAINER_PIDS_MAX, CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX};
+use wherry_bundle::limits::{
+    CLAIM_BYTES_MAX, CONTAINER_PIDS_MAX, CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX,
+};
 use wherry_bundle::model::{
     HostPathKind, Seccomp, is_below, is_container_path, is_host_name, is_mount_path,
     is_mount_point, is_relative_path, is_resolver_option,
 };
 
 use crate::oci::CAPABILITIES_KNOWN;
-use crate::proto::{ContainerSpec, MountSource, Names, PodSpec, ProbeCheck, Words, split_words};
+use crate::proto::{
+    ClaimSpec, ContainerSpec, MountSource, Names, PodSpec, ProbeCheck, Words, split_words,
+};
 
 /// A request that no well-behaved supervisor makes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +104,8 @@ pub fn container(spec: &ContainerSpec, allowed: &Allowed) -> Result<(), Refused>
                     require(allowed, at, "its source is not below one of `[volumes] host_paths`")?;
                 }
             }
-            MountSource::Empty { volume: _, sub_path } => {
+            MountSource::Empty { volume: _, sub_path }
+            | MountSource::Claim { claim: _, sub_path } => {
                 let plain = sub_path.as_ref().is_none_or(|path| is_relative_path(path));
                 require(plain, at, "its source is not a plain relative path")?;
             }
@@ -112,6 +117,15 @@ pub fn container(spec: &ContainerSpec, allowed: &Allowed) -> Result<(), Refused>
         )?;
     }
     Ok(())
+}
+
+/// Its name is one, whoever sent it.
+///
+/// # Errors
+/// The first thing wrong.
+pub fn claim(spec: &ClaimSpec) -> Result<(), Refused> {
+    let fits = (1..=CLAIM_BYTES_MAX).contains(&spec.bytes_max);
+    require(fits, || format!("volume {}", spec.name), "has no size, or too much")
 }
 
 /// Overlays on overlays may not be more than two high (`FILESYSTEM_MAX_STACK_DEPTH`
@@ -180,10 +194,11 @@ fn refused(at: String, what: &'static str) -> Refused {
 #[cfg(test)]
 mod tests {
     use wherry_bundle::model::HostPathKind;
+    use wherry_bundle::wire;
 
     use super::*;
-    use crate::proto::{MountSpec, join_words};
-    use crate::samples;
+    use crate::proto::{MountSpec, Packet, Request, join_words};
+    use crate::{packet, samples};
 
     #[track_caller]
     fn check(change: impl Fn(&mut ContainerSpec), expected: Option<&str>) {
@@ -366,6 +381,46 @@ mod tests {
         let again = spec.empty_dirs[0].clone();
         spec.empty_dirs.push(again).unwrap();
         assert_eq!(pod(&spec).unwrap_err().what, "has two volumes of one name");
+    }
+
+    #[test]
+    fn a_claim_is_named_plainly_and_has_a_size() {
+        let claim = |bytes_max| ClaimSpec {
+            name: samples::name("data"),
+            bytes_max,
+            owner: (0, 0),
+            gid: None,
+        };
+        let mount = |sub_path: &str| MountSpec {
+            source: MountSource::Claim {
+                claim: samples::name("data"),
+                sub_path: Some(sub_path.try_into().unwrap()),
+            },
+            destination: "/data".try_into().unwrap(),
+            read_only: false,
+        };
+        check(|spec| spec.mounts.push(mount("a/b")).unwrap(), None);
+        for path in ["", "/a", "../a", "a/..", "a//b"] {
+            let why = Some("its source is not a plain relative path");
+            check(|spec| spec.mounts.push(mount(path)).unwrap(), why);
+        }
+        assert_eq!(super::claim(&claim(1)), Ok(()));
+        for bytes in [0, CLAIM_BYTES_MAX + 1] {
+            assert_eq!(super::claim(&claim(bytes)).unwrap_err().what, "has no size, or too much");
+        }
+        // A name that leads elsewhere is none: the packet is not even one.
+        let packet = Packet { seq: 1, request: Request::ProvideClaim(claim(1)) };
+        let good = packet::encode(&packet).unwrap();
+        assert_eq!(wire::decode::<Packet>(good[0], &good).unwrap(), packet);
+        for name in ["../x", "a/bc", ".new", "....", "data\0"] {
+            let mut bytes = good.clone();
+            let at = bytes.windows(4).position(|four| four == b"data").unwrap();
+            bytes.splice(
+                at - 1..at + 4,
+                [&[u8::try_from(name.len()).unwrap()], name.as_bytes()].concat(),
+            );
+            assert!(wire::decode::<Packet>(good[0], &bytes).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub enum Report {
 #[derive(Debug)]
 pub struct Job<'a> {
     pub folders: &'a Folders,
+    /// Of claims.
+    pub claims: &'a Path,
     pub pod: &'a PodFolder,
     /// Whether the pod has a network namespace of its own.
     pub networked: bool,
@@ -140,7 +142,8 @@ fn create(job: &Job<'_>, socket: &OwnedFd, launcher: Pid) -> Result<(), CreatorE
     stage.overlay(job.folders, job.layers)?;
     let rootfs = stage.rootfs();
     rootfs::ensure_folder(&rootfs, &job.spec.working_dir)?;
-    rootfs::fill(&stage, &job.folders.volumes(), &rootfs::table(job.pod, job.spec))?;
+    let mounts = rootfs::table(job.pod, job.claims, job.spec);
+    rootfs::fill(&stage, &job.folders.volumes(), &mounts)?;
     stage.enter()?;
     oci::spec(job.spec, job.open_files_max)?.save(Path::new(BUNDLE).join("config.json"))?;
     start(job, streams, socket)

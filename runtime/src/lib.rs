@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 pub mod check;
+pub mod claims;
 pub mod client;
 pub mod clock;
 pub mod creator;

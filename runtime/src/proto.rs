@@ -121,6 +121,20 @@ pub enum Request {
     EndExec {
         of: u32,
     },
+    /// Makes the folder of a claim, if it is not there, and limits what it may
+    /// hold where the file system can do that.
+    ProvideClaim(ClaimSpec),
+}
+
+/// A folder that outlives pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimSpec {
+    pub name: Name,
+    pub bytes_max: u64,
+    /// User and group that it gets when it is made.
+    pub owner: (u32, u32),
+    /// Whose members may write, whoever owns it.
+    pub gid: Option<u32>,
 }
 
 /// What is tried from inside a pod.
@@ -221,6 +235,8 @@ pub enum MountSource {
     Host { path: PathText, kind: HostPathKind },
     /// An [`EmptyDir`] of the pod, or a folder in it, which is made.
     Empty { volume: Name, sub_path: Option<PathText> },
+    /// The folder of a claim that was provided, or one in it, which is made.
+    Claim { claim: Name, sub_path: Option<PathText> },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

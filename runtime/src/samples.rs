@@ -85,6 +85,14 @@ pub fn container() -> ContainerSpec {
                 destination: "/run/lion".try_into().unwrap(),
                 read_only: false,
             },
+            MountSpec {
+                source: MountSource::Claim {
+                    claim: name("data"),
+                    sub_path: Some("db".try_into().unwrap()),
+                },
+                destination: "/srv/data".try_into().unwrap(),
+                read_only: false,
+            },
         ]
         .into_iter()
         .collect(),

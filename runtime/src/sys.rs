@@ -438,6 +438,94 @@ struct MountAttr {
 }
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
+/// `struct fsxattr` (`linux/fs.h`).
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    flags: u32,
+    extent_bytes: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_bytes: u32,
+    padding: [u8; 8],
+}
+const FS_IOC_FSGETXATTR: c_ulong = 0x801C_581F;
+const FS_IOC_FSSETXATTR: c_ulong = 0x401C_5820;
+/// What is made in the folder is of its project too.
+const FS_XFLAG_PROJINHERIT: u32 = 0x200;
+
+fn fs_attributes(file: BorrowedFd<'_>) -> io::Result<FsXattr> {
+    let mut found = FsXattr::default();
+    // SAFETY: the structure is what the request fills, and outlives it.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSGETXATTR as _, &mut found) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(found) }
+}
+
+/// The project that a file or folder is of; 0 for none. `ioctl_fsgetxattr(2)`.
+///
+/// # Errors
+/// `ENOTTY`: its file system knows no projects.
+pub fn project(file: BorrowedFd<'_>) -> io::Result<u32> {
+    fs_attributes(file).map(|found| found.project)
+}
+
+/// Makes a folder, and what will be in it, part of a project.
+///
+/// # Errors
+/// `EOPNOTSUPP`: its file system was made without projects.
+pub fn set_project(folder: BorrowedFd<'_>, project: u32) -> io::Result<()> {
+    let mut wanted = fs_attributes(folder)?;
+    wanted.project = project;
+    wanted.flags |= FS_XFLAG_PROJINHERIT;
+    // SAFETY: the structure is what the request takes, and outlives it.
+    let done = unsafe { libc::ioctl(folder.as_raw_fd(), FS_IOC_FSSETXATTR as _, &wanted) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `struct if_dqblk` (`linux/quota.h`).
+#[repr(C)]
+#[derive(Default)]
+struct Quota {
+    /// In KiB.
+    blocks_hard: u64,
+    blocks_soft: u64,
+    bytes: u64,
+    inodes_hard: u64,
+    inodes_soft: u64,
+    inodes: u64,
+    blocks_time: u64,
+    inodes_time: u64,
+    valid: u32,
+}
+/// The same number on all architectures; Linux 5.14.
+const SYS_QUOTACTL_FD: libc::c_long = 443;
+const Q_GETQUOTA: u32 = 0x80_0007;
+const Q_SETQUOTA: u32 = 0x80_0008;
+const PRJQUOTA: u32 = 2;
+const QIF_BLIMITS: u32 = 1;
+
+fn quotactl(file: BorrowedFd<'_>, what: u32, project: u32, quota: &mut Quota) -> io::Result<()> {
+    let (fd, command) = (file.as_raw_fd(), what << 8 | PRJQUOTA);
+    // SAFETY: the structure is what both commands take, and outlives the call.
+    let done = unsafe { libc::syscall(SYS_QUOTACTL_FD, fd, command, project, quota) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the file system counts, and limits, what projects hold.
+pub fn has_project_quotas(file: BorrowedFd<'_>) -> bool {
+    quotactl(file, Q_GETQUOTA, 0, &mut Quota::default()).is_ok()
+}
+
+/// Limits what all files of a project may hold together. `quotactl(2)`.
+///
+/// # Errors
+/// `ESRCH`: no quotas are on.
+pub fn limit_project(file: BorrowedFd<'_>, project: u32, bytes: u64) -> io::Result<()> {
+    let blocks_hard = bytes.div_ceil(1024);
+    let mut quota = Quota { blocks_hard, valid: QIF_BLIMITS, ..Quota::default() };
+    quotactl(file, Q_SETQUOTA, project, &mut quota)
+}
+
 /// Duplicates `from` to exactly the number `to`, without close-on-exec, for
 /// a program that is about to be executed.
 ///

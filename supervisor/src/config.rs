@@ -12,6 +12,7 @@ mod metrics;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use serde::Deserialize;
@@ -75,6 +76,8 @@ pub struct Config {
     pub update: Update,
     /// What pods may have of the host.
     pub allowed: Allowed,
+    /// Between looks at what the folders of claims hold.
+    pub claims_period: Duration,
     pub metrics: MetricsConfig,
     /// Whether the cloud may have commands run in containers.
     pub exec_from_cloud: bool,
@@ -166,6 +169,12 @@ impl DataDir {
     #[must_use]
     pub fn layers(&self) -> PathBuf {
         self.0.join("layers")
+    }
+
+    /// Folders of claims.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
     }
 }
 
@@ -329,6 +338,7 @@ impl File {
             let what = format!("use {LOG_FILE_BYTES_MIN} to {LOG_FILE_BYTES_MAX} bytes");
             return Err(("logs.file_bytes_max", what));
         }
+        let claims_period = self.volumes.claims_period()?;
         let allowed = allowed::of(self.volumes, self.devices, self.security, &data, &run)?;
         Ok(Config {
             node,
@@ -350,6 +360,7 @@ impl File {
             memory_percent_max: self.preflight.check()?,
             update: self.update.check()?,
             allowed,
+            claims_period,
             metrics: self.metrics.config(),
             // Such an order bears the signature that a bundle does, and does
             // nothing that a bundle could not: it is no new power over the node.
@@ -469,8 +480,6 @@ fn syntax(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -494,6 +503,7 @@ mod tests {
         assert_eq!(config.memory_percent_max, 100);
         let push = Some(Duration::from_secs(300));
         assert_eq!(config.metrics, MetricsConfig { listen: None, push });
+        assert_eq!(config.claims_period.as_secs(), 300);
         assert!(config.exec_from_cloud && !config.allowed.seccomp_unconfined);
     }
 
@@ -507,7 +517,7 @@ mod tests {
             hold_files = [\"/run/app/busy\"]\n\
             [layers]\ncheck_bytes_per_second = 0\ncheck_days = 2\nfree_bytes_min = 5\n\
             [preflight]\nmemory_percent_max = 150\n\
-            [volumes]\nhost_paths = [\"/run/app\"]\n\
+            [volumes]\nhost_paths = [\"/run/app\"]\nmeasure_seconds = 60\n\
             [devices]\npaths = [\"/dev/ttyS0\", \"/dev/serial/by-id\"]\n\
             [security]\nseccomp_unconfined = true\n\
             [metrics]\nlisten = \"[::1]:9273\"\npush_seconds = 60\n\
@@ -533,6 +543,7 @@ mod tests {
             seccomp_unconfined: true,
         };
         assert_eq!(config.allowed, allowed);
+        assert_eq!(config.claims_period.as_secs(), 60);
         assert_eq!(config.metrics.listen, Some("[::1]:9273".parse().unwrap()));
         assert_eq!(config.metrics.push, Some(Duration::from_secs(60)));
         assert!(!config.exec_from_cloud);
@@ -633,6 +644,7 @@ mod tests {
             (file(good, "[volumes]\nhost_paths = [\"/\"]"), "volumes.host_paths"),
             (file(good, "[volumes]\nhost_paths = [\"/dev/shm\"]"), "volumes.host_paths"),
             (file(good, "[volumes]\nhost_paths = [\"/run\"]"), "volumes.host_paths"),
+            (file(good, "[volumes]\nmeasure_seconds = 0"), "volumes.measure_seconds"),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(&format!("key `{key}`")), "{key}: {error}");

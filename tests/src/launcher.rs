@@ -32,6 +32,7 @@ pub fn serve(words: &[String]) -> Result<()> {
     run(LauncherConfig {
         run_dir: folder.join("run"),
         layers_dir: folder.join("layers"),
+        claims_dir: folder.join("volumes"),
         cgroup_prefix: name.clone(),
         network: NetworkSettings {
             bridge: bridge.clone(),

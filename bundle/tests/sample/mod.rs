@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::{Check, PreStop, Probe, Probes, UpgradePolicy};
 use wherry_bundle::model::{
-    Bundle, Config, ConfigKind, ConfigRef, ConfigVolume, Container, Deployment, Dns, HostAlias,
-    HostPath, HostPathKind, Image, Layer, Mount, PodTemplate, Port, Protocol, Resources,
-    RestartPolicy, Role, Seccomp, Strategy, User, VersionRef, Volume, VolumeSource,
+    AccessMode, Bundle, Claim, ClaimVolume, Config, ConfigKind, ConfigRef, ConfigVolume, Container,
+    Deployment, Dns, HostAlias, HostPath, HostPathKind, Image, Layer, Mount, PodTemplate, Port,
+    Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy, User, VersionRef, Volume,
+    VolumeSource,
 };
 use wherry_bundle::{BuildVersion, Digest, Fact, Generation, Name};
 
@@ -60,6 +61,10 @@ pub fn bundle() -> Bundle {
             }),
         },
         Volume { name: name("run"), source: VolumeSource::EmptyDir { bytes_max: 1 << 20 } },
+        Volume {
+            name: name("data"),
+            source: VolumeSource::Claim(ClaimVolume { claim: name("data"), read_only: false }),
+        },
     ];
     web.pod.fs_group = Some(104);
     for (role, text) in [(Role::Sidecar, "helper"), (Role::Init, "prepare")] {
@@ -90,6 +95,11 @@ pub fn bundle() -> Bundle {
         }],
         deployments: vec![db, web],
         configs: vec![config],
+        claims: vec![Claim {
+            name: name("data"),
+            bytes_max: 64 << 20,
+            access: AccessMode::ReadWriteOnce,
+        }],
         chunk_lists: image
             .layers
             .iter()

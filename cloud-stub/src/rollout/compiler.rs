@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use wherry_bundle::envelope;
 use wherry_bundle::health::UpgradePolicy;
-use wherry_bundle::model::{Bundle, Config, ConfigRef, Deployment, Image, VersionRef};
+use wherry_bundle::model::{Bundle, Claim, Config, ConfigRef, Deployment, Image, VersionRef};
 use wherry_bundle::{Digest, Generation, Name};
 
 use crate::architecture;
@@ -70,6 +70,7 @@ impl<'a> Compiler<'a> {
             versions,
             deployments: parts.deployments.into_values().collect(),
             configs: parts.configs.into_values().map(|(_, config)| config).collect(),
+            claims: parts.claims.into_values().map(|(_, claim)| claim).collect(),
             images,
             chunk_lists,
             upgrade: upgrade.unwrap_or_default(),
@@ -178,6 +179,7 @@ fn compile(stored: &StoredVersion, node: &Node) -> Result<Compiled, Vec<String>>
 struct Parts {
     deployments: BTreeMap<Name, Deployment>,
     configs: BTreeMap<ConfigRef, (Option<Name>, Config)>,
+    claims: BTreeMap<Name, (Option<Name>, Claim)>,
     images: BTreeMap<Digest, Image>,
 }
 
@@ -197,19 +199,24 @@ impl Parts {
         for config in &compiled.configs {
             let entry = (application.clone(), config.clone());
             if let Some((other, _)) = self.configs.insert(config.key.clone(), entry) {
-                let name = |name: Option<&Name>| name.map_or("?", Name::as_str).to_owned();
-                problems.push(format!(
-                    "the applications `{}` and `{}` both have a {:?} `{}`: names are unique on a \
-                     node",
-                    name(other.as_ref()),
-                    name(application.as_ref()),
-                    config.key.kind,
-                    config.key.name
-                ));
+                let what = format!("{:?} `{}`", config.key.kind, config.key.name);
+                problems.push(both_have(other.as_ref(), application.as_ref(), &what));
+            }
+        }
+        for claim in &compiled.claims {
+            let entry = (application.clone(), claim.clone());
+            if let Some((other, _)) = self.claims.insert(claim.name.clone(), entry) {
+                let what = format!("PersistentVolumeClaim `{}`", claim.name);
+                problems.push(both_have(other.as_ref(), application.as_ref(), &what));
             }
         }
         for image in &compiled.images {
             self.images.insert(image.digest, image.clone());
         }
     }
+}
+
+fn both_have(one: Option<&Name>, other: Option<&Name>, what: &str) -> String {
+    let [one, other] = [one, other].map(|name| name.map_or("?", Name::as_str));
+    format!("the applications `{one}` and `{other}` both have a {what}: names are unique on a node")
 }

@@ -63,7 +63,8 @@ pub fn markdown() -> String {
             let _ =
                 write!(text, "\n## {kind}\n\n| field | | why, or what instead |\n|---|---|---|\n");
         }
-        let except = row.except.map(|value| format!(", except `{value}`")).unwrap_or_default();
+        let except = row.except.map(|value| if value.is_empty() { "\"\"" } else { value });
+        let except = except.map(|value| format!(", except `{value}`")).unwrap_or_default();
         let (field, treatment, hint) = (row.field, row.treatment, row.hint.unwrap_or_default());
         let _ = writeln!(text, "| `{field}` | {treatment}{except} | {hint} |");
     }

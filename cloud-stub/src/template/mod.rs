@@ -5,6 +5,7 @@
 //! Never here: files, the network, a cluster.
 
 mod annotations;
+pub mod claim;
 mod config;
 mod container;
 mod environment;
@@ -25,7 +26,7 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 
-use wherry_bundle::model::{Config, ConfigKind, Deployment, Image};
+use wherry_bundle::model::{Claim, Config, ConfigKind, Deployment, Image};
 use wherry_bundle::{Digest, Name};
 
 use crate::image::ImageInfo;
@@ -67,8 +68,18 @@ pub fn parse(file: &str, text: &str, problems: &Problems) -> Vec<Node> {
 pub fn config(place: &Place<'_>) -> Option<Config> {
     match kind_of(place)? {
         Kind::Config(kind) => config::config(place, kind),
-        Kind::Deployment | Kind::Pod | Kind::Job => None,
+        Kind::Deployment | Kind::Pod | Kind::Job | Kind::Claim => None,
     }
+}
+
+/// What a document is, if it is a claim.
+#[must_use]
+pub fn claim(place: &Place<'_>) -> Option<Claim> {
+    if is_claim(place) { claim::claim(place) } else { None }
+}
+
+fn is_claim(place: &Place<'_>) -> bool {
+    matches!(kind_of(place), Some(Kind::Claim))
 }
 
 /// What a document runs, if it is anything else. Images that its containers run
@@ -83,12 +94,13 @@ pub fn workload(
         Some(Kind::Deployment) => workload::deployment(place, context, images),
         Some(Kind::Pod) => workload::pod(place, context, images),
         Some(Kind::Job) => workload::job(place, context, images),
-        Some(Kind::Config(_)) => None,
+        Some(Kind::Config(_) | Kind::Claim) => None,
         None => {
             let (api, kind) = (top(place, "apiVersion"), top(place, "kind"));
             place.refuse(
                 format!("apiVersion `{api}`, kind `{kind}`"),
-                "use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap or Secret",
+                "use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap, Secret or \
+                 PersistentVolumeClaim",
             );
             None
         }
@@ -101,6 +113,7 @@ enum Kind {
     Pod,
     Job,
     Config(ConfigKind),
+    Claim,
 }
 
 fn kind_of(place: &Place<'_>) -> Option<Kind> {
@@ -110,6 +123,7 @@ fn kind_of(place: &Place<'_>) -> Option<Kind> {
         ("v1", "Pod") => Some(Kind::Pod),
         ("v1", "ConfigMap") => Some(Kind::Config(ConfigKind::ConfigMap)),
         ("v1", "Secret") => Some(Kind::Config(ConfigKind::Secret)),
+        ("v1", "PersistentVolumeClaim") => Some(Kind::Claim),
         _ => None,
     }
 }

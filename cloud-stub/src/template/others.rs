@@ -15,6 +15,8 @@ const OPTIONAL: &str = "make it part of the version";
 const HOST_NAMESPACE: &str =
     "a pod sees only its own: reach the node by hostNetwork, or a socket in a hostPath";
 const NOT_INDEXED: &str = "a job succeeds once: leave it out";
+const FILLED: &str = "a claim is empty at first: have an init container fill it";
+const BY_NAME: &str = "a claim's folder is found by the claim's name: leave it out";
 const PREEMPTION: &str = "no pod makes place for another: set limits with which all fit";
 
 /// Fields of `kind`, which may be none.
@@ -23,7 +25,7 @@ pub fn of(kind: &str) -> &'static [Field] {
     match kind {
         "ObjectMeta" => OBJECT_META,
         "ObjectMeta of a template" => TEMPLATE_META,
-        "Deployment" | "Pod" | "Job" => STATUS,
+        "Deployment" | "Pod" | "Job" | "PersistentVolumeClaim" => STATUS,
         "JobSpec" => JOB_SPEC,
         "PodSpec" => POD_SPEC,
         "Container" => CONTAINER,
@@ -36,6 +38,8 @@ pub fn of(kind: &str) -> &'static [Field] {
         "Volume" => VOLUME,
         "ConfigMapVolumeSource" | "SecretVolumeSource" => OPTIONAL_SOURCE,
         "KeyToPath" => KEY_TO_PATH,
+        "PersistentVolumeClaimSpec" => CLAIM_SPEC,
+        "VolumeResourceRequirements" => CLAIM_RESOURCES,
         _ => &[],
     }
 }
@@ -141,7 +145,7 @@ const CONTAINER: &[Field] = &[
     refused_except("terminationMessagePath", "/dev/termination-log", "write it to standard error"),
     no_effect("terminationMessagePolicy", "the last lines that a container wrote are told"),
     refused_except("tty", "false", NO_TERMINAL),
-    refused("volumeDevices", "use a file system: mount it on the node, and use hostPath"),
+    refused("volumeDevices", "use a file system: persistentVolumeClaim"),
 ];
 
 const LIFECYCLE: &[Field] =
@@ -164,7 +168,7 @@ const SECURITY: &[Field] = &[
 
 const POD_SECURITY: &[Field] = &[
     refused("appArmorProfile", CONTAINED),
-    no_effect("fsGroupChangePolicy", "a volume that is made for a pod is empty"),
+    no_effect("fsGroupChangePolicy", "only the folder of a volume itself is given to the group"),
     refused("seLinuxOptions", CONTAINED),
     refused("supplementalGroupsPolicy", "the image's groups count for its own user: leave it out"),
     refused("sysctls", "they are the node's: set them there"),
@@ -189,7 +193,7 @@ const VOLUME: &[Field] = &[
     refused("cinder", MOUNTED),
     refused("csi", MOUNTED),
     refused("downwardAPI", "write what the program has to know in env"),
-    refused("ephemeral", "use hostPath"),
+    refused("ephemeral", "use emptyDir, or persistentVolumeClaim for what is to stay"),
     refused("fc", MOUNTED),
     refused("flexVolume", MOUNTED),
     refused("flocker", MOUNTED),
@@ -199,7 +203,6 @@ const VOLUME: &[Field] = &[
     refused("image", "put the files into the container's own image"),
     refused("iscsi", MOUNTED),
     refused("nfs", MOUNTED),
-    refused("persistentVolumeClaim", "use hostPath"),
     refused("photonPersistentDisk", MOUNTED),
     refused("portworxVolume", MOUNTED),
     refused("projected", "mount each config map and secret by itself"),
@@ -211,5 +214,17 @@ const VOLUME: &[Field] = &[
 ];
 
 const OPTIONAL_SOURCE: &[Field] = &[refused_except("optional", "false", OPTIONAL)];
+
+const CLAIM_SPEC: &[Field] = &[
+    refused("dataSource", FILLED),
+    refused("dataSourceRef", FILLED),
+    refused("selector", BY_NAME),
+    refused_except("storageClassName", "", "a claim lies on the node's own flash: leave it out"),
+    refused("volumeAttributesClassName", "a claim lies on the node's own flash: leave it out"),
+    refused_except("volumeMode", "Filesystem", "use a file system: leave it out"),
+    refused("volumeName", BY_NAME),
+];
+
+const CLAIM_RESOURCES: &[Field] = &[refused("limits", "requests.storage is the limit")];
 
 const KEY_TO_PATH: &[Field] = &[refused("mode", "use defaultMode, or a volume of its own")];

@@ -68,6 +68,11 @@ pub const ALL: &[&Shape] = &[
     &CONFIG_MAP_ENV,
     &SECRET_ENV,
     &EMPTY_DIR_SOURCE,
+    &CLAIM_SOURCE,
+    &CLAIM,
+    &CLAIM_SPEC,
+    &CLAIM_RESOURCES,
+    &CLAIM_SIZE,
 ];
 
 /// A pod template's metadata: its labels have to match the selector.
@@ -336,6 +341,7 @@ pub const VOLUME: Shape = Shape {
         honoured("secret"),
         honoured("hostPath"),
         honoured("emptyDir"),
+        honoured("persistentVolumeClaim"),
     ],
 };
 
@@ -382,6 +388,25 @@ pub const SECRET: Shape = Shape {
         no_effect("immutable", "a version never changes"),
     ],
 };
+
+pub const CLAIM_SOURCE: Shape = Shape {
+    kind: "PersistentVolumeClaimVolumeSource",
+    fields: &[honoured("claimName"), honoured("readOnly")],
+};
+
+pub const CLAIM: Shape =
+    Shape { kind: "PersistentVolumeClaim", fields: &[API, KIND, METADATA, honoured("spec")] };
+
+pub const CLAIM_SPEC: Shape = Shape {
+    kind: "PersistentVolumeClaimSpec",
+    fields: &[honoured("accessModes"), honoured("resources")],
+};
+
+pub const CLAIM_RESOURCES: Shape =
+    Shape { kind: "VolumeResourceRequirements", fields: &[honoured("requests")] };
+
+pub const CLAIM_SIZE: Shape =
+    Shape { kind: "ResourceList of a claim", fields: &[honoured("storage")] };
 
 #[cfg(test)]
 mod tests {

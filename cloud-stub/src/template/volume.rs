@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::limits::EMPTY_DIR_BYTES_MAX;
 use wherry_bundle::model::{
-    ConfigKind, ConfigRef, ConfigVolume, HostPath, HostPathKind, Mount, Volume, VolumeSource,
-    is_below, is_mount_path, is_mount_point,
+    ClaimVolume, ConfigKind, ConfigRef, ConfigVolume, HostPath, HostPathKind, Mount, Volume,
+    VolumeSource, is_below, is_mount_path, is_mount_point,
 };
 
 use super::place::{Object, Place};
@@ -19,20 +19,24 @@ const EMPTY_DIR_BYTES: u64 = 64 << 20;
 pub(super) fn volume(place: &Place<'_>) -> Option<Volume> {
     let object = place.object(&shapes::VOLUME)?;
     let name = object.require("name").and_then(|place| place.name());
-    let sources = ["configMap", "secret", "emptyDir", "hostPath"].map(|field| object.get(field));
+    let sources = ["configMap", "secret", "emptyDir", "hostPath", "persistentVolumeClaim"];
+    let sources = sources.map(|field| object.get(field));
     let source = match sources {
-        [Some(source), None, None, None] => {
+        [Some(source), None, None, None, None] => {
             let object = source.object(&shapes::CONFIG_MAP_SOURCE)?;
             config_volume(&object, ConfigKind::ConfigMap, "name").map(VolumeSource::Config)
         }
-        [None, Some(source), None, None] => {
+        [None, Some(source), None, None, None] => {
             let object = source.object(&shapes::SECRET_SOURCE)?;
             config_volume(&object, ConfigKind::Secret, "secretName").map(VolumeSource::Config)
         }
-        [None, None, Some(source), None] => empty_dir(&source),
-        [None, None, None, Some(source)] => host_path(&source).map(VolumeSource::HostPath),
+        [None, None, Some(source), None, None] => empty_dir(&source),
+        [None, None, None, Some(source), None] => host_path(&source).map(VolumeSource::HostPath),
+        [None, None, None, None, Some(source)] => claim(&source).map(VolumeSource::Claim),
         _ => {
-            place.problem("must have one of configMap, secret, emptyDir and hostPath");
+            place.problem(
+                "must have one of configMap, secret, emptyDir, hostPath and persistentVolumeClaim",
+            );
             None
         }
     };
@@ -90,6 +94,14 @@ fn host_path(place: &Place<'_>) -> Option<HostPath> {
         });
     }
     Some(HostPath { path, kind })
+}
+
+/// Whether there is such a claim is looked at with all templates together.
+fn claim(place: &Place<'_>) -> Option<ClaimVolume> {
+    let object = place.object(&shapes::CLAIM_SOURCE)?;
+    let claim = object.require("claimName").and_then(|place| place.name());
+    let read_only = object.get("readOnly").map_or(Some(false), |place| place.bool());
+    Some(ClaimVolume { claim: claim?, read_only: read_only? })
 }
 
 /// In memory, whatever its `medium` is.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::health::UpgradePolicy;
-use wherry_bundle::model::{Bundle, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef};
+use wherry_bundle::model::{
+    Bundle, Claim, Config, ConfigKind, ConfigRef, Deployment, Image, VersionRef,
+};
 use wherry_bundle::{BuildVersion, Digest, Generation, Name};
 
 use super::{Component, Number, VersionPackage};
@@ -17,6 +19,7 @@ use crate::template::{self, Context, Lookup};
 pub struct Compiled {
     pub deployments: Vec<Deployment>,
     pub configs: Vec<Config>,
+    pub claims: Vec<Claim>,
     pub images: Vec<Image>,
 }
 
@@ -28,6 +31,7 @@ pub struct Compiled {
 pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled, Vec<Problem>> {
     let problems = Problems::default();
     let mut configs = Configs::new();
+    let mut claims: BTreeMap<Name, Claim> = BTreeMap::new();
     let mut found_images: BTreeMap<Digest, Image> = BTreeMap::new();
     let mut of_component: BTreeMap<&Name, Vec<Deployment>> = BTreeMap::new();
     check_components(package, &problems);
@@ -39,6 +43,13 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     for parsed in &documents {
         for config in places(parsed, &problems).filter_map(|place| template::config(&place)) {
             add_config(&mut configs, config, &parsed.0.template.file, &problems);
+        }
+        for claim in places(parsed, &problems).filter_map(|place| template::claim(&place)) {
+            let name = claim.name.clone();
+            if claims.insert(name.clone(), claim).is_some() {
+                let what = format!("there are two of PersistentVolumeClaim `{name}`");
+                whole(&problems, &parsed.0.template.file, what);
+            }
         }
     }
     for parsed in &documents {
@@ -78,6 +89,7 @@ pub fn compile(package: &VersionPackage, images: Lookup<'_>) -> Result<Compiled,
     let compiled = Compiled {
         deployments: deployments.into_values().collect(),
         configs: configs.into_values().collect(),
+        claims: claims.into_values().collect(),
         images: found_images.into_values().collect(),
     };
     check(package, &compiled, &problems);
@@ -147,23 +159,27 @@ pub(super) fn trial(
         }],
         deployments: compiled.deployments.clone(),
         configs: compiled.configs.clone(),
+        claims: compiled.claims.clone(),
         images: compiled.images.clone(),
         chunk_lists,
         upgrade: UpgradePolicy::default(),
     }
 }
 
-/// What names config maps and secrets that there are not, or files that they
+/// What names config maps, secrets and claims that there are not, or files that they
 /// do not have.
 fn check_references(documents: &[(&Component, Vec<Node>)], configs: &Configs, problems: &Problems) {
     if !problems.is_empty() {
         return;
     }
-    for place in documents.iter().flat_map(|parsed| places(parsed, problems)) {
-        for missing in references::check(&place, configs) {
+    let all: Vec<_> = documents.iter().flat_map(|parsed| places(parsed, problems)).collect();
+    let declared = template::claim::declared(all.iter());
+    for place in &all {
+        for missing in references::check(place, configs) {
             let ConfigRef { kind, name } = missing.config;
             missing.at.problem(format!("there is no {kind:?} `{name}`"));
         }
+        template::claim::check(place, &declared);
     }
 }
 

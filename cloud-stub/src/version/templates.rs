@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wherry_bundle::model::{Config, ConfigRef, Deployment, Image, Layer, User};
+use wherry_bundle::model::{Claim, Config, ConfigRef, Deployment, Image, Layer, User};
 use wherry_bundle::{Digest, Name};
 
 use super::compile::{Compiled, trial};
@@ -45,12 +45,15 @@ pub fn check_templates(files: &[Source]) -> Result<Checked, Vec<Problem>> {
         .filter_map(template::config)
         .map(|config| (config.key.clone(), config))
         .collect();
+    let claims: Vec<Claim> = objects.iter().filter_map(template::claim).collect();
+    let declared = template::claim::declared(objects.iter());
     let mut missing = Vec::new();
     // What names what is not there is told of already.
     let mut wrong = BTreeSet::new();
     for (number, object) in objects.iter().enumerate() {
         let before = problems.len();
         missing.extend(references::check(object, &configs));
+        template::claim::check(object, &declared);
         if problems.len() > before {
             wrong.insert(number);
         }
@@ -75,7 +78,8 @@ pub fn check_templates(files: &[Source]) -> Result<Checked, Vec<Problem>> {
         }
     }
     check_names(&objects);
-    check_together(&good, &application, &configs, &problems);
+    let all = Together { application: &application, configs: &configs, claims: &claims };
+    check_together(&good, all, &problems);
     let checked = Checked { objects: objects.len(), elsewhere };
     problems.result(checked)
 }
@@ -134,18 +138,26 @@ struct Good<'a> {
     images: BTreeMap<Digest, Image>,
 }
 
+/// What every one of them may name.
+#[derive(Clone, Copy)]
+struct Together<'a> {
+    application: &'a Name,
+    configs: &'a Configs,
+    claims: &'a [Claim],
+}
+
 /// Limits and the like, which no field shows by itself: of each object, then
 /// of all.
-fn check_together(good: &[Good<'_>], application: &Name, configs: &Configs, problems: &Problems) {
+fn check_together(good: &[Good<'_>], all: Together<'_>, problems: &Problems) {
     for one in good {
-        if let Err((at, what)) = validate(std::slice::from_ref(one), application, configs) {
+        if let Err((at, what)) = validate(std::slice::from_ref(one), all) {
             one.object.problem(format!("{at}: {what}"));
         }
     }
     if !problems.is_empty() {
         return;
     }
-    if let Err((at, what)) = validate(good, application, configs) {
+    if let Err((at, what)) = validate(good, all) {
         let named = |one: &&Good<'_>| at.split('.').nth(1) == Some(one.deployment.name.as_str());
         match good.iter().find(named).or(good.first()) {
             Some(one) => one.object.problem(format!("{at}: {what}")),
@@ -155,17 +167,14 @@ fn check_together(good: &[Good<'_>], application: &Name, configs: &Configs, prob
 }
 
 /// As the cloud and each node do it with a whole version.
-fn validate(
-    good: &[Good<'_>],
-    application: &Name,
-    configs: &Configs,
-) -> Result<(), (String, String)> {
+fn validate(good: &[Good<'_>], all: Together<'_>) -> Result<(), (String, String)> {
     let images: BTreeMap<_, _> = good.iter().flat_map(|one| one.images.clone()).collect();
     let compiled = Compiled {
         deployments: good.iter().map(|one| one.deployment.clone()).collect(),
-        configs: configs.values().cloned().collect(),
+        configs: all.configs.values().cloned().collect(),
+        claims: all.claims.to_vec(),
         images: images.into_values().collect(),
     };
-    let bundle = trial(application, Number { x: 0, y: 0, z: 0 }, "", &compiled);
+    let bundle = trial(all.application, Number { x: 0, y: 0, z: 0 }, "", &compiled);
     bundle.validate().map_err(|error| (error.at, error.what))
 }

@@ -16,7 +16,7 @@ use wherry_cloud::version::{Source, check_templates};
 
 /// Fields of Kubernetes v1.30, from its OpenAPI description; also of kinds
 /// that are not read, for the day that they are.
-const KUBERNETES: [(&str, &str); 54] = [
+const KUBERNETES: [(&str, &str); 59] = [
     ("Capabilities", "add drop"),
     ("ConfigMap", "apiVersion binaryData data immutable kind metadata"),
     ("ConfigMapEnvSource", "name optional"),
@@ -97,6 +97,15 @@ const KUBERNETES: [(&str, &str); 54] = [
     ("SeccompProfile", "localhostProfile type"),
     ("Secret", "apiVersion data immutable kind metadata stringData type"),
     ("SecretEnvSource", "name optional"),
+    ("PersistentVolumeClaim", "apiVersion kind metadata spec status"),
+    (
+        "PersistentVolumeClaimSpec",
+        "accessModes dataSource dataSourceRef resources selector storageClassName \
+         volumeAttributesClassName volumeMode volumeName",
+    ),
+    ("PersistentVolumeClaimVolumeSource", "claimName readOnly"),
+    ("ResourceList of a claim", "storage"),
+    ("VolumeResourceRequirements", "limits requests"),
     ("SecretKeySelector", "key name optional"),
     ("SecretVolumeSource", "defaultMode items optional secretName"),
     (
@@ -260,6 +269,10 @@ spec:
           emptyDir:
             @EmptyDirVolumeSource
             sizeLimit: 1Mi
+        - name: data
+          persistentVolumeClaim:
+            @PersistentVolumeClaimVolumeSource
+            claimName: data
       hostAliases:
         - ip: 10.0.0.9
           @HostAlias
@@ -297,10 +310,23 @@ apiVersion: v1
 kind: Secret
 metadata: { name: secret }
 data: { a: Yg== }
+---
+apiVersion: v1
+@PersistentVolumeClaim
+kind: PersistentVolumeClaim
+metadata: { name: data }
+spec:
+  @PersistentVolumeClaimSpec
+  accessModes: [ReadWriteOnce]
+  resources:
+    @VolumeResourceRequirements
+    requests:
+      @ResourceList of a claim
+      storage: 1Mi
 ";
 
 /// Where each line `@KIND` is.
-const PATHS: [(&str, &str); 48] = [
+const PATHS: [(&str, &str); 53] = [
     ("Deployment", ""),
     ("ObjectMeta", "metadata."),
     ("DeploymentSpec", "spec."),
@@ -349,6 +375,11 @@ const PATHS: [(&str, &str); 48] = [
     ("JobSpec", "spec."),
     ("ConfigMap", ""),
     ("Secret", ""),
+    ("PersistentVolumeClaimVolumeSource", "spec.template.spec.volumes[4].persistentVolumeClaim."),
+    ("PersistentVolumeClaim", ""),
+    ("PersistentVolumeClaimSpec", "spec."),
+    ("VolumeResourceRequirements", "spec.resources."),
+    ("ResourceList of a claim", "spec.resources.requests."),
 ];
 
 /// The objects with `line` in place of `@KIND`, and that line's number.

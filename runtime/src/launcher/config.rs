@@ -14,6 +14,8 @@ pub struct LauncherConfig {
     pub run_dir: PathBuf,
     /// Absolute; holds `HEX.squashfs` files, each whole and verified.
     pub layers_dir: PathBuf,
+    /// Absolute; what outlives pods. See [`crate::claims`].
+    pub claims_dir: PathBuf,
     /// Below the cgroup file systems' roots.
     pub cgroup_prefix: String,
     pub network: NetworkSettings,

@@ -100,6 +100,7 @@ struct Launcher {
     tree: Tree,
     network: PodNetwork,
     allowed: Allowed,
+    claims_dir: PathBuf,
     link: Link,
     notifier: Notifier,
     signals: SignalFd,

@@ -50,6 +50,7 @@ impl Launcher {
             tree,
             network,
             allowed: config.allowed,
+            claims_dir: config.claims_dir,
             link: Link::new(config.supervisor),
             notifier: Notifier::from_environment(),
             signals: signals()?,

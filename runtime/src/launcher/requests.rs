@@ -8,7 +8,7 @@ use super::Launcher;
 use super::starts::kill_creator;
 use super::state::State;
 use crate::proto::{Notice, Packet, Pressure, Request, Services, Usage};
-use crate::{check, sys};
+use crate::{check, claims, sys};
 
 impl Launcher {
     pub(super) fn serve_request(&mut self, packet: Packet, streams: &[OwnedFd]) {
@@ -30,6 +30,7 @@ impl Launcher {
             | Request::Probe { .. }
             | Request::Exec { .. }
             | Request::Publish(_)
+            | Request::ProvideClaim(_)
                 if ending =>
             {
                 self.answer(seq, Err("the node is ending".into()));
@@ -46,6 +47,12 @@ impl Launcher {
                 let result = checked.and_then(|()| self.define_container(&pod, &spec));
                 let at = format!("defining {pod}/{}", spec.name);
                 self.answer(seq, result.map_err(|text| format!("{at}: {text}")));
+            }
+            Request::ProvideClaim(claim) => {
+                let checked = check::claim(&claim).map_err(|refused| refused.to_string());
+                let provide = || claims::provide(&self.claims_dir, &claim);
+                let result = checked.and_then(|()| provide().map_err(|error| error.to_string()));
+                self.answer(seq, result.map_err(|text| format!("volume {}: {text}", claim.name)));
             }
             Request::StartContainer { pod, container } => {
                 self.start_container(seq, &pod, &container);

@@ -87,6 +87,7 @@ impl Launcher {
         let oom_kills = self.tree.oom_kills(&entry.cgroup).map_err(|error| text(&error))?;
         let job = Job {
             folders: &self.folders,
+            claims: &self.claims_dir,
             pod: &known.folder,
             networked: known.spec.address.is_some(),
             container: &entry.folder,
@@ -279,7 +280,10 @@ pub fn save_state(path: &Path, state: &State) {
 fn devices(spec: &ContainerSpec) -> impl Iterator<Item = &str> {
     spec.mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Host { path, kind: HostPathKind::CharDevice } => Some(&**path),
-        MountSource::Host { .. } | MountSource::Files(_) | MountSource::Empty { .. } => None,
+        MountSource::Host { .. }
+        | MountSource::Files(_)
+        | MountSource::Empty { .. }
+        | MountSource::Claim { .. } => None,
     })
 }
 

@@ -4,13 +4,13 @@
 //! `/proc` is missing: only a process of the container's own pid namespace
 //! can mount it, so it is left to libcontainer, as is all that goes over it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 use wherry_bundle::model::{HostPathKind, is_below};
 
 use crate::folders::PodFolder;
-use crate::proto::{ContainerSpec, MountSource, MountSpec};
+use crate::proto::{ContainerSpec, MountSource, MountSpec, PathText};
 
 /// Size of a container's `/dev`: device nodes, no data.
 const DEV: &str = "mode=755,size=64k";
@@ -56,9 +56,10 @@ pub struct Below {
     pub owner: (u32, u32),
 }
 
-/// All mounts of a container that was checked by [`crate::check`].
+/// All mounts of a container that was checked by [`crate::check`]; `claims` is
+/// where the folders of claims are.
 #[must_use]
-pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
+pub fn table(pod: &PodFolder, claims: &Path, container: &ContainerSpec) -> Vec<Mount> {
     let (nosuid, noexec, nodev) = (MsFlags::MS_NOSUID, MsFlags::MS_NOEXEC, MsFlags::MS_NODEV);
     let quiet = nosuid | noexec | nodev;
     let read_only = quiet | MsFlags::MS_RDONLY;
@@ -78,7 +79,7 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
         bind("/etc/hostname", pod.hostname(), read_only),
     ];
     let mut volumes: Vec<Mount> =
-        container.mounts.iter().map(|mount| volume(pod, container, mount)).collect();
+        container.mounts.iter().map(|mount| volume(pod, claims, container, mount)).collect();
     let has_tmp = volumes.iter().any(|mount| mount.target == "/tmp");
     let own =
         |target: &str, source| Mount { target: target.to_owned(), source, flags: nosuid | nodev };
@@ -107,7 +108,7 @@ pub fn table(pod: &PodFolder, container: &ContainerSpec) -> Vec<Mount> {
     all
 }
 
-fn volume(pod: &PodFolder, container: &ContainerSpec, mount: &MountSpec) -> Mount {
+fn volume(pod: &PodFolder, claims: &Path, container: &ContainerSpec, mount: &MountSpec) -> Mount {
     let owner = (container.uid, container.gid);
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     if mount.read_only {
@@ -126,14 +127,20 @@ fn volume(pod: &PodFolder, container: &ContainerSpec, mount: &MountSpec) -> Moun
             let path = path.trim_start_matches('/').into();
             Source::Below(Below { folder: "/".into(), path, kind: *kind, owner })
         }
-        MountSource::Empty { volume, sub_path } => Source::Below(Below {
-            folder: pod.empty_dir(volume),
-            path: sub_path.as_ref().map(|path| path.as_str().into()).unwrap_or_default(),
-            kind: HostPathKind::DirectoryOrCreate,
-            owner,
-        }),
+        MountSource::Empty { volume, sub_path } => {
+            made_below(pod.empty_dir(volume), sub_path.as_ref(), owner)
+        }
+        MountSource::Claim { claim, sub_path } => {
+            made_below(claims.join(claim.as_str()), sub_path.as_ref(), owner)
+        }
     };
     Mount { target: mount.destination.to_string(), source, flags }
+}
+
+/// A folder that is there, or one in it, which is made.
+fn made_below(folder: PathBuf, path: Option<&PathText>, owner: (u32, u32)) -> Source {
+    let path = path.map(|path| path.as_str().into()).unwrap_or_default();
+    Source::Below(Below { folder, path, kind: HostPathKind::DirectoryOrCreate, owner })
 }
 
 #[cfg(test)]
@@ -147,25 +154,26 @@ mod tests {
         let folders = Folders::new("/run/wherry".into());
         let mut container = samples::container();
         container.mounts[1].read_only = false;
-        let lines: Vec<String> = table(&folders.pod(&samples::name("web-3")), &container)
-            .into_iter()
-            .map(|mount| {
-                let source = match mount.source {
-                    Source::Kernel { kind, options } => format!("{kind}({options})"),
-                    Source::Pod(path) => path.display().to_string(),
-                    Source::Volume(path) => format!("volume {path}"),
-                    Source::Device(path) => format!("device {}", path.display()),
-                    Source::Tmp => "tmp".to_owned(),
-                    Source::Over(number) => format!("over {number}"),
-                    Source::Below(Below { folder, path, .. }) => {
-                        format!("{} in {}", path.display(), folder.display())
-                    }
-                };
-                let names: Vec<String> =
-                    mount.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
-                format!("{} = {source}: {}", mount.target, names.join(" "))
-            })
-            .collect();
+        let lines: Vec<String> =
+            table(&folders.pod(&samples::name("web-3")), Path::new("/data/volumes"), &container)
+                .into_iter()
+                .map(|mount| {
+                    let source = match mount.source {
+                        Source::Kernel { kind, options } => format!("{kind}({options})"),
+                        Source::Pod(path) => path.display().to_string(),
+                        Source::Volume(path) => format!("volume {path}"),
+                        Source::Device(path) => format!("device {}", path.display()),
+                        Source::Tmp => "tmp".to_owned(),
+                        Source::Over(number) => format!("over {number}"),
+                        Source::Below(Below { folder, path, .. }) => {
+                            format!("{} in {}", path.display(), folder.display())
+                        }
+                    };
+                    let names: Vec<String> =
+                        mount.flags.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+                    format!("{} = {source}: {}", mount.target, names.join(" "))
+                })
+                .collect();
         let read_only = "ms_rdonly ms_nosuid ms_nodev ms_noexec";
         let pod = "/run/wherry/pods/web-3";
         assert_eq!(
@@ -178,6 +186,7 @@ mod tests {
                 "/tmp = tmp: ms_nosuid ms_nodev".to_owned(),
                 "/etc/lion = volume abcd/lion: ms_nosuid ms_nodev".to_owned(),
                 format!("/run/lion =  in {pod}/empty/run: ms_nosuid ms_nodev"),
+                "/srv/data = db in /data/volumes/data: ms_nosuid ms_nodev".to_owned(),
                 "/etc/lion/deep = volume abcd/deep: ms_rdonly ms_nosuid ms_nodev".to_owned(),
                 "/var/lib/lion = over 0: ms_nosuid ms_nodev".to_owned(),
                 "/dev = tmpfs(mode=755,size=64k): ms_nosuid ms_noexec ms_strictatime".to_owned(),

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wherry_bundle::Bundle;
-use wherry_bundle::model::{Deployment, HostPathKind, Port, Volume, VolumeSource};
+use wherry_bundle::model::{
+    AccessMode, ClaimVolume, Deployment, HostPathKind, Port, Volume, VolumeSource,
+};
 
 use crate::model::{Desired, Millis, PublishedPort, Workload};
 
@@ -36,22 +38,29 @@ impl Workload {
             host_network: pod.host_network,
             ports: ports.filter_map(|port| published(port, pod.host_network)).collect(),
             has_device: pod.volumes.iter().any(is_device),
+            has_claim: pod.claims().any(|volume| is_for_one(bundle, volume)),
             memory_bytes: pod.memory_bytes_max(),
         }
     }
 
-    /// No two of its pods may run at once: they would want the same device, or
-    /// the same ports of the host's own network.
+    /// No two of its pods may run at once: they would want the same device, claim,
+    /// or ports of the host's own network.
     pub(crate) fn is_exclusive(&self) -> bool {
-        self.has_device || (self.host_network && !self.ports.is_empty())
+        self.has_device || self.has_claim || (self.host_network && !self.ports.is_empty())
     }
 }
 
 fn is_device(volume: &Volume) -> bool {
     match &volume.source {
         VolumeSource::HostPath(host) => host.kind == HostPathKind::CharDevice,
-        VolumeSource::Config(_) | VolumeSource::EmptyDir { .. } => false,
+        VolumeSource::Config(_) | VolumeSource::EmptyDir { .. } | VolumeSource::Claim(_) => false,
     }
+}
+
+/// Whoever only reads it is in nobody's way.
+fn is_for_one(bundle: &Bundle, volume: &ClaimVolume) -> bool {
+    let claim = bundle.claim(&volume.claim).filter(|_| !volume.read_only);
+    claim.is_some_and(|claim| claim.access == AccessMode::ReadWriteOnce)
 }
 
 /// On the host's network a container's port is the host's port.

@@ -68,6 +68,8 @@ pub struct Workload {
     pub ports: Vec<PublishedPort>,
     /// It has a device of the host.
     pub has_device: bool,
+    /// It writes to a claim that only one of them at a time may write to.
+    pub has_claim: bool,
     /// The most that the limits of its containers come to at one time; one
     /// that has none counts as 0.
     pub memory_bytes: u64,

@@ -1,8 +1,8 @@
 //! Whether a new pod may come beside the old ones, or an old one has to go
 //! first.
 //!
-//! - Pods that want the same device, or the same ports of the host's own
-//!   network, exclude each other.
+//! - Pods that want the same device, the same `ReadWriteOnce` claim, or the same
+//!   ports of the host's own network, exclude each other.
 //! - Memory is asked for before each new pod: its limits have to fit into what
 //!   is free. Pods that are on their way and use none yet have theirs set
 //!   aside, whichever deployment they are of. A container without a limit
@@ -62,7 +62,11 @@ pub(crate) fn allowed(
     let is_asked = has_old && most > 0 && can_create;
     if workload.is_exclusive() {
         if is_asked {
-            let what = if workload.has_device { "device" } else { "ports" };
+            let what = match (workload.has_device, workload.has_claim) {
+                (true, _) => "device",
+                (false, true) => "ReadWriteOnce claim",
+                (false, false) => "ports",
+            };
             let why = format!("two at once would want the same {what}");
             stop_first(entry, name, workload.hash, &why, draft);
         }

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use wherry_bundle::health::{Probes, UpgradePolicy};
 use wherry_bundle::message::{Exit, JobFailure};
 use wherry_bundle::model::{
-    Container, Deployment, Dns, HostPath, HostPathKind, Image, Layer, PodTemplate, Port, Protocol,
-    Resources, RestartPolicy, Role, Seccomp, Strategy, User, Volume, VolumeSource,
+    AccessMode, Claim, ClaimVolume, Container, Deployment, Dns, HostPath, HostPathKind, Image,
+    Layer, PodTemplate, Port, Protocol, Resources, RestartPolicy, Role, Seccomp, Strategy, User,
+    Volume, VolumeSource,
 };
 use wherry_bundle::{Bundle, Digest, Generation, Name, wire};
 use wherry_core::ledger::{
@@ -157,6 +158,7 @@ fn a_bundle_becomes_what_decisions_need() {
         versions: Vec::new(),
         deployments: vec![deployment],
         configs: Vec::new(),
+        claims: Vec::new(),
         chunk_lists: [1, 2].map(|number| (layer(number).digest, vec![Digest([number; 32])])).into(),
         images: vec![image],
         upgrade: UpgradePolicy::default(),
@@ -184,5 +186,18 @@ fn a_bundle_becomes_what_decisions_need() {
         bundle.deployments[0].pod.volumes = vec![Volume { name: name("line"), source }];
         let web = &Desired::of(&bundle).workloads[&name("web")];
         assert_eq!(web.has_device, is_device, "{kind:?}");
+    }
+    // A claim for one is in the way of who writes to it.
+    for (access, read_only, has_claim) in [
+        (AccessMode::ReadWriteOnce, false, true),
+        (AccessMode::ReadWriteOnce, true, false),
+        (AccessMode::ReadWriteMany, false, false),
+    ] {
+        let claim = Claim { name: name("data"), bytes_max: 1, access };
+        bundle.claims = vec![claim];
+        let source = VolumeSource::Claim(ClaimVolume { claim: name("data"), read_only });
+        bundle.deployments[0].pod.volumes = vec![Volume { name: name("store"), source }];
+        let web = &Desired::of(&bundle).workloads[&name("web")];
+        assert_eq!((web.has_claim, web.has_device), (has_claim, false), "{access:?} {read_only}");
     }
 }

@@ -86,6 +86,14 @@ pub enum Command {
         hold: bool,
         place: Place,
     },
+    Volumes {
+        place: Place,
+        output: Output,
+    },
+    RemoveVolume {
+        name: Name,
+        place: Place,
+    },
     Version,
     Help(Topic),
 }
@@ -127,7 +135,7 @@ struct Options {
     file: Option<PathBuf>,
     stdin: bool,
     terminal: bool,
-    /// What is run in a container.
+    /// What is run in a container, or done with a volume.
     words: Vec<String>,
 }
 
@@ -168,6 +176,10 @@ fn options(topic: Topic, words: &mut lexopt::Parser) -> Result<Option<Options>, 
             Short(letter) => format!("-{letter}"),
             Long(name) => format!("--{name}"),
             Value(value) => {
+                if topic == Topic::Volume && options.words.len() < 2 {
+                    options.words.push(utf8(value.clone())?);
+                    continue;
+                }
                 if topic == Topic::Apply && options.file.is_none() {
                     options.file = Some(value.into());
                     continue;
@@ -247,6 +259,7 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
             let exec = Exec { pod, container, args: words, terminal };
             Command::Exec { exec, stdin, place }
         }
+        Topic::Volume => volume(&words, place, output)?,
         Topic::Stop => Command::Stop { all, place },
         Topic::Hold => Command::Hold { hold: true, place },
         Topic::Release => Command::Hold { hold: false, place },
@@ -254,6 +267,17 @@ fn command(topic: Topic, options: Options) -> Result<Command, String> {
         Topic::Version => Command::Version,
         Topic::General | Topic::Top => Command::Help(Topic::General),
     })
+}
+
+fn volume(words: &[String], place: Place, output: Output) -> Result<Command, String> {
+    match words {
+        [verb] if verb == "ls" => Ok(Command::Volumes { place, output }),
+        [verb, name] if verb == "rm" => {
+            let name = Name::new(name).map_err(|error| format!("NAME: {error}"))?;
+            Ok(Command::RemoveVolume { name, place })
+        }
+        _ => Err("say `ls`, or `rm NAME`".into()),
+    }
 }
 
 /// `wherry help [COMMAND]`.

@@ -20,6 +20,7 @@ pub enum Topic {
     Logs,
     Exec,
     Apply,
+    Volume,
     Stop,
     Hold,
     Release,
@@ -28,7 +29,7 @@ pub enum Topic {
 }
 
 impl Topic {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::General,
         Self::Run,
         Self::Supervisor,
@@ -44,6 +45,7 @@ impl Topic {
         Self::Logs,
         Self::Exec,
         Self::Apply,
+        Self::Volume,
         Self::Stop,
         Self::Hold,
         Self::Release,
@@ -69,6 +71,7 @@ impl Topic {
             "logs" => Self::Logs,
             "exec" => Self::Exec,
             "apply" => Self::Apply,
+            "volume" => Self::Volume,
             "stop" => Self::Stop,
             "hold" => Self::Hold,
             "release" => Self::Release,
@@ -96,6 +99,7 @@ impl Topic {
             Self::Logs => "logs",
             Self::Exec => "exec",
             Self::Apply => "apply",
+            Self::Volume => "volume",
             Self::Stop => "stop",
             Self::Hold => "hold",
             Self::Release => "release",
@@ -118,7 +122,7 @@ impl Topic {
             }
             Self::Run | Self::Supervisor | Self::Init => return vec!["--config"],
             Self::Check => return vec!["--config", "-o", "--output"],
-            Self::Ps | Self::Describe => &["-o", "--output"],
+            Self::Ps | Self::Describe | Self::Volume => &["-o", "--output"],
             Self::Status => &["--export", "-o", "--output"],
             Self::Top => &["-f", "--follow", "-o", "--output"],
             Self::Events => &["--tail", "-o", "--output"],
@@ -161,6 +165,7 @@ pub fn text(topic: Topic) -> String {
         Topic::Logs => LOGS,
         Topic::Exec => EXEC,
         Topic::Apply => APPLY,
+        Topic::Volume => VOLUME,
         Topic::Stop => STOP,
         Topic::Hold => HOLD,
         Topic::Release => RELEASE,
@@ -186,6 +191,7 @@ usage: wherry COMMAND [OPTIONS]
   exec POD -- CMD   run a command in a container
   events            what happened of late
   apply FILE        take up an update that somebody brought
+  volume ls         what claims hold (rm NAME: remove one that nothing claims)
   hold              keep newer generations back for now
   release           let newer generations come again
   stop              end the node; containers run on (--all: remove them)
@@ -395,6 +401,23 @@ what came so far is kept. `-` reads standard input.
 examples:
   wherry apply /media/stick/shop.wherry
   zstd -dc shop.wherry.zst | wherry apply -
+";
+
+const VOLUME: &str = "\
+usage: wherry volume ls [-o json|table]
+       wherry volume rm NAME
+
+Lists the folders that PersistentVolumeClaims have on this node's flash: what
+each holds, what its claim is for, whether the file system enforces that or it
+is only watched, and who uses it. One that no claim names any more stays until
+it is removed. What the current or the last good generation claims is not
+removed.
+
+  -o, --output O    json or table
+
+examples:
+  wherry volume ls -o json | jq -r '.[] | select(.used_by == []) | .name'
+  wherry volume rm old-data
 ";
 
 const STOP: &str = "\

@@ -16,6 +16,7 @@ mod process;
 mod show;
 pub(crate) mod table;
 mod top;
+mod volume;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -112,6 +113,8 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Logs { query, times, place, output } => {
             logs::logs(&socket(&place)?, query, times, output, out)
         }
+        Command::Volumes { place, output } => volume::ls(&socket(&place)?, output, out),
+        Command::RemoveVolume { name, place } => volume::rm(&socket(&place)?, name, out),
         Command::Stop { all, place } => Ok(process::stop(&socket(&place)?, all, out)?),
         Command::Version => Ok(writeln!(out, "wherry {}", env!("CARGO_PKG_VERSION"))?),
         Command::Help(topic) => Ok(write!(out, "{}", help::text(topic))?),

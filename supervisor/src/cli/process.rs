@@ -88,6 +88,7 @@ pub(super) fn run(config_path: &Path) -> Result<(), ProcessError> {
     let ended = launcher::run(LauncherConfig {
         run_dir: config.run.0.clone(),
         layers_dir: config.data.layers(),
+        claims_dir: config.data.volumes(),
         cgroup_prefix: config.cgroup,
         network: NetworkSettings {
             bridge: config.bridge,

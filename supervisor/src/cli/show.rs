@@ -13,10 +13,12 @@ use wherry_bundle::model::{Protocol, RestartPolicy};
 
 use super::args::Output;
 use super::table::{Table, bytes, length};
+use super::volume::over_text;
 use super::{CliError, ask};
 use crate::clock::millis_text;
 use crate::control::{
     ClientError, CloudLink, ContainerDescription, LocalStatus, PodDescription, Request, Response,
+    VolumeStatus,
 };
 
 pub(super) fn ps(socket: &Path, output: Output, out: &mut impl Write) -> Result<(), CliError> {
@@ -44,16 +46,17 @@ pub(super) fn ps(socket: &Path, output: Output, out: &mut impl Write) -> Result<
 }
 
 pub(super) fn status(socket: &Path, output: Output, out: &mut impl Write) -> Result<(), CliError> {
-    let LocalStatus { node, cloud } = local_status(socket)?;
+    let LocalStatus { node, cloud, volumes } = local_status(socket)?;
     if output == Output::Json {
-        /// The status as the cloud gets it, and one thing more.
+        /// The status as the cloud gets it, and what only is shown here.
         #[derive(Serialize)]
         struct Page {
             #[serde(flatten)]
             node: NodeStatus,
             cloud: CloudLink,
+            volumes: Vec<VolumeStatus>,
         }
-        return json(out, &Page { node, cloud });
+        return json(out, &Page { node, cloud, volumes });
     }
     let mut line = |head: &str, text: String| writeln!(out, "{head:<12}{text}");
     line("node", node.node.to_string())?;
@@ -83,6 +86,9 @@ pub(super) fn status(socket: &Path, output: Output, out: &mut impl Write) -> Res
         if let Some(error) = &pod.last_error {
             line("", format!("{}: {error}", pod.name))?;
         }
+    }
+    for text in volumes.iter().filter_map(over_text) {
+        line("volume", text)?;
     }
     line("cloud", cloud_text(&cloud))?;
     let events = format!("{} wait for the cloud", node.events_waiting);

@@ -1,6 +1,7 @@
 //! `[volumes]`, `[devices]` and `[security]`: what pods may have of the host.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use wherry_runtime::check::Allowed;
@@ -11,12 +12,16 @@ use super::{Wrong, folder};
 /// them nobody understands.
 const PATHS_MAX: usize = 16;
 const DEV: &str = "/dev";
+/// Between looks at what claims hold.
+const MEASURE_SECONDS: u64 = 300;
+const MEASURE_SECONDS_MAX: u64 = 86_400;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VolumesTable {
     #[serde(default)]
     host_paths: Vec<PathBuf>,
+    measure_seconds: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -31,6 +36,17 @@ pub(super) struct DevicesTable {
 pub(super) struct SecurityTable {
     #[serde(default)]
     seccomp_unconfined: bool,
+}
+
+impl VolumesTable {
+    /// Between looks at what claims hold.
+    pub fn claims_period(&self) -> Result<Duration, Wrong> {
+        let seconds = self.measure_seconds.unwrap_or(MEASURE_SECONDS);
+        if !(1..=MEASURE_SECONDS_MAX).contains(&seconds) {
+            return Err(("volumes.measure_seconds", format!("use 1 to {MEASURE_SECONDS_MAX}")));
+        }
+        Ok(Duration::from_secs(seconds))
+    }
 }
 
 /// `data` and `run` are the node's own.

@@ -15,7 +15,7 @@ mod stream;
 pub use client::{Client, ClientError};
 pub use protocol::{
     Applied, CloudLink, ContainerDescription, Exec, LocalStatus, MountDescription, PodDescription,
-    PodPressure, PodUsage, Request, Response,
+    PodPressure, PodUsage, Request, Response, VolumeStatus,
 };
 pub(crate) use server::ANSWER_TIMEOUT;
 pub use server::{Ask, Server};

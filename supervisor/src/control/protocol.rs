@@ -9,7 +9,7 @@ use wherry_bundle::model::{Port, RestartPolicy};
 use wherry_bundle::{Generation, Name};
 
 /// Changes whenever the postcard form of a type here does.
-pub const SCHEMA: u8 = 5;
+pub const SCHEMA: u8 = 6;
 /// The largest request is a command line.
 pub const REQUEST_BYTES_MAX: usize = 32 * 1024;
 /// The largest response is the status of a full node: 128 pods of 16
@@ -42,6 +42,10 @@ pub enum Request {
     /// Runs a command in a container. After [`Response::Done`] the client sends
     /// one byte with its standard streams; then comes [`Response::Exited`].
     Exec(Exec),
+    /// [`Response::Volumes`].
+    Volumes,
+    /// Removes what no generation claims: [`Response::Done`].
+    RemoveVolume { name: Name },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +78,7 @@ pub enum Response {
         number: u32,
     },
     Exited(Exit),
+    Volumes(Vec<VolumeStatus>),
 }
 
 /// What came of a carried update.
@@ -92,6 +97,33 @@ pub struct Applied {
 pub struct LocalStatus {
     pub node: NodeStatus,
     pub cloud: CloudLink,
+    pub volumes: Vec<VolumeStatus>,
+}
+
+/// A claim, or a folder that was one's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    pub name: Name,
+    /// Absent while nobody has looked, or nothing is there.
+    pub bytes_used: Option<u64>,
+    /// Of the current bundle's claim.
+    pub bytes_max: Option<u64>,
+    /// The file system does not let it grow further.
+    pub is_limited: bool,
+    /// It holds more than was looked at.
+    pub is_partial: bool,
+    /// Deployments of the current bundle.
+    pub used_by: Vec<Name>,
+    /// The last good bundle claims it.
+    pub last_good: bool,
+}
+
+impl VolumeStatus {
+    /// Nothing stops it, and it holds more than its claim is for.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        !self.is_limited && self.bytes_max.is_some_and(|max| self.bytes_used > Some(max))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,16 +219,18 @@ mod tests {
         let exec =
             Exec { pod: name("web-1"), container: None, args: vec!["sh".into()], terminal: true };
         for (request, form) in [
-            (Request::Status, "0500"),
-            (Request::Describe { pod: Some(name("web")) }, "05010103776562"),
-            (Request::Describe { pod: None }, "050100"),
-            (Request::Events { tail: 20 }, "050214"),
-            (logs, "0503057765622d3101046c696f6e01ac020001"),
-            (Request::Stop { all: true }, "050401"),
-            (Request::Hold { hold: true }, "050501"),
-            (Request::Apply, "0506"),
-            (Request::Outbox { after: 300 }, "0507ac02"),
-            (Request::Exec(exec), "0508057765622d31000102736801"),
+            (Request::Status, "0600"),
+            (Request::Describe { pod: Some(name("web")) }, "06010103776562"),
+            (Request::Describe { pod: None }, "060100"),
+            (Request::Events { tail: 20 }, "060214"),
+            (logs, "0603057765622d3101046c696f6e01ac020001"),
+            (Request::Stop { all: true }, "060401"),
+            (Request::Hold { hold: true }, "060501"),
+            (Request::Apply, "0606"),
+            (Request::Outbox { after: 300 }, "0607ac02"),
+            (Request::Exec(exec), "0608057765622d31000102736801"),
+            (Request::Volumes, "0609"),
+            (Request::RemoveVolume { name: name("data") }, "060a0464617461"),
         ] {
             assert_eq!(hex(&request), form, "{request:?}");
             let bytes = wire::encode(SCHEMA, &request).unwrap();
@@ -210,15 +244,16 @@ mod tests {
             bytes_copied: 3,
         };
         for (response, form) in [
-            (Response::Pods(vec![]), "050100"),
-            (Response::Events(vec![]), "050200"),
-            (Response::LogLines(vec![]), "050300"),
-            (Response::Done, "0504"),
-            (Response::Ending { pid: 300 }, "0505ac02"),
-            (Response::Error("no".into()), "0506026e6f"),
-            (Response::Applied(applied), "050705026f6b010203"),
-            (Response::Executing { number: 300 }, "0508ac02"),
-            (Response::Exited(Exit::Code(7)), "05090007"),
+            (Response::Pods(vec![]), "060100"),
+            (Response::Events(vec![]), "060200"),
+            (Response::LogLines(vec![]), "060300"),
+            (Response::Done, "0604"),
+            (Response::Ending { pid: 300 }, "0605ac02"),
+            (Response::Error("no".into()), "0606026e6f"),
+            (Response::Applied(applied), "060705026f6b010203"),
+            (Response::Executing { number: 300 }, "0608ac02"),
+            (Response::Exited(Exit::Code(7)), "06090007"),
+            (Response::Volumes(vec![]), "060a00"),
         ] {
             assert_eq!(hex(&response), form, "{response:?}");
         }

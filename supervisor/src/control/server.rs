@@ -357,6 +357,8 @@ mod tests {
             | Request::Apply
             | Request::Outbox { .. }
             | Request::Exec(_)
+            | Request::Volumes
+            | Request::RemoveVolume { .. }
             | Request::Hold { .. } => answer.send(Response::Error("why".into())).is_ok(),
         }
     }

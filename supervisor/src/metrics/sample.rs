@@ -8,7 +8,7 @@ use crate::control::{LocalStatus, PodDescription, PodUsage};
 /// With the processes of launcher and supervisor.
 #[must_use]
 pub(super) fn wherry(
-    LocalStatus { node, cloud }: &LocalStatus,
+    LocalStatus { node, cloud, .. }: &LocalStatus,
     [launcher, supervisor]: [Option<Process>; 2],
 ) -> Wherry {
     let applications = node.versions.iter();

@@ -29,7 +29,7 @@ fn status(connected: bool) -> LocalStatus {
         events_waiting: 0,
         events_dropped: 0,
     };
-    LocalStatus { node, cloud: CloudLink { connected, last_error: None } }
+    LocalStatus { node, cloud: CloudLink { connected, last_error: None }, volumes: Vec::new() }
 }
 
 fn pod() -> PodDescription {

@@ -238,11 +238,12 @@ fn kind_code(kind: EventKind) -> u8 {
         EventKind::LayersRemoved => 21,
         EventKind::BundleReceived => 22,
         EventKind::CommandRun => 23,
+        EventKind::VolumeOverLimit => 24,
     }
 }
 
 fn kind_of(code: u8) -> Option<EventKind> {
-    const ALL: [EventKind; 24] = [
+    const ALL: [EventKind; 25] = [
         EventKind::Started,
         EventKind::BundleTakenUp,
         EventKind::BundleRefused,
@@ -267,6 +268,7 @@ fn kind_of(code: u8) -> Option<EventKind> {
         EventKind::LayersRemoved,
         EventKind::BundleReceived,
         EventKind::CommandRun,
+        EventKind::VolumeOverLimit,
     ];
     ALL.into_iter().find(|kind| kind_code(*kind) == code)
 }
@@ -357,9 +359,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_event_reads_back() {
-        for code in 0..=23 {
+        for code in 0..=24 {
             assert_eq!(kind_of(code).map(kind_code), Some(code));
         }
-        assert_eq!(kind_of(24), None);
+        assert_eq!(kind_of(25), None);
     }
 }

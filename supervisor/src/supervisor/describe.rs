@@ -15,6 +15,7 @@ use wherry_runtime::proto::Usage;
 use super::report::{RecentEvents, megabytes};
 use crate::control::{
     ContainerDescription, MountDescription, PodDescription, PodPressure, PodUsage, Response,
+    VolumeStatus,
 };
 
 /// Events of a pod that are shown with it.
@@ -107,6 +108,7 @@ pub fn describe(
     observed: &Observed,
     recent: &RecentEvents,
     bundle: Option<&Bundle>,
+    volumes: &[VolumeStatus],
 ) -> Vec<PodDescription> {
     let one = status.pods.iter().any(|pod| Some(&pod.name) == name);
     let wanted = |pod: &&PodStatus| match name {
@@ -132,7 +134,7 @@ pub fn describe(
             cpu_millis_max: found.and_then(|(_, found)| cpu_millis_max(found)),
             containers: found
                 .filter(|_| name.is_some())
-                .map(|(bundle, found)| containers(bundle, found))
+                .map(|(bundle, found)| containers(bundle, found, volumes))
                 .unwrap_or_default(),
             usage: None,
             events: recent.about(pod.name.as_str(), if name.is_some() { EVENTS_MAX } else { 0 }),
@@ -163,7 +165,11 @@ fn hashes(bundle: Option<&Bundle>) -> BTreeMap<Name, wherry_bundle::Digest> {
     all.collect()
 }
 
-fn containers(bundle: &Bundle, deployment: &Deployment) -> Vec<ContainerDescription> {
+fn containers(
+    bundle: &Bundle,
+    deployment: &Deployment,
+    volumes: &[VolumeStatus],
+) -> Vec<ContainerDescription> {
     let describe = |container: &Container| ContainerDescription {
         name: container.name.clone(),
         image: bundle.image(&container.image).map(|i| i.reference.clone()).unwrap_or_default(),
@@ -173,12 +179,16 @@ fn containers(bundle: &Bundle, deployment: &Deployment) -> Vec<ContainerDescript
         cpu_millis: container.resources.cpu_millis,
         memory_bytes: container.resources.memory_bytes,
         ports: container.ports.clone(),
-        mounts: mounts(deployment, container),
+        mounts: mounts(deployment, container, volumes),
     };
     deployment.pod.containers.iter().map(describe).collect()
 }
 
-fn mounts(deployment: &Deployment, container: &Container) -> Vec<MountDescription> {
+fn mounts(
+    deployment: &Deployment,
+    container: &Container,
+    volumes: &[VolumeStatus],
+) -> Vec<MountDescription> {
     let describe = |mount: &wherry_bundle::model::Mount| {
         let volume = deployment.pod.volumes.iter().find(|volume| volume.name == mount.volume)?;
         let source = match &volume.source {
@@ -187,9 +197,18 @@ fn mounts(deployment: &Deployment, container: &Container) -> Vec<MountDescriptio
                 ConfigKind::Secret => format!("secret {}", source.config.name),
             },
             VolumeSource::HostPath(source) => format!("host path {}", source.path),
+            VolumeSource::Claim(source) => claim_text(&source.claim, volumes),
             VolumeSource::EmptyDir { bytes_max } => format!("memory, {}", megabytes(*bytes_max)),
         };
         Some(MountDescription { path: mount.path.clone(), source })
     };
     container.mounts.iter().filter_map(describe).collect()
+}
+
+fn claim_text(claim: &Name, volumes: &[VolumeStatus]) -> String {
+    let found = volumes.iter().find(|volume| volume.name == *claim);
+    let known = found.and_then(|volume| Some((volume, volume.bytes_used?, volume.bytes_max?)));
+    let Some((volume, used, max)) = known else { return format!("claim {claim}") };
+    let over = if volume.is_over() { ", over its limit" } else { "" };
+    format!("claim {claim}, {} of {}{over}", megabytes(used), megabytes(max))
 }

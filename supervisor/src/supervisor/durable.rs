@@ -70,6 +70,7 @@ struct Needed {
     generation: Generation,
     layers: BTreeSet<Layer>,
     chunk_lists: BTreeMap<Digest, Vec<Digest>>,
+    claims: BTreeSet<Name>,
 }
 
 /// What was found when the store was opened.
@@ -293,11 +294,17 @@ impl Durable {
         }
     }
 
-    /// The room that `bundle` takes, and what there is for it beside what has
-    /// to stay; `None` if nobody knows, or it takes none.
+    /// The room that `bundle` takes, with `claims_bytes` for its claims, and what
+    /// there is for it beside what has to stay; `None` if nobody knows, or it
+    /// takes none.
     #[must_use]
-    pub fn room_for(&self, bundle: &Bundle, before: Option<&Bundle>) -> Option<Flash> {
-        let missing_bytes = self.missing_bytes(bundle);
+    pub fn room_for(
+        &self,
+        bundle: &Bundle,
+        before: Option<&Bundle>,
+        claims_bytes: u64,
+    ) -> Option<Flash> {
+        let missing_bytes = self.missing_bytes(bundle).saturating_add(claims_bytes);
         let mut pinned = self.pinned(before);
         pinned.extend(digests_of(bundle));
         // If it fails, the transfer will find out.
@@ -331,6 +338,18 @@ impl Durable {
     #[must_use]
     pub fn last_good(&self) -> Generation {
         self.last_good.generation
+    }
+
+    /// Claims of the last good bundle.
+    #[must_use]
+    pub fn last_good_claims(&self) -> &BTreeSet<Name> {
+        &self.last_good.claims
+    }
+
+    /// Whether some generation was taken up, readable or not.
+    #[must_use]
+    pub fn has_current(&self) -> bool {
+        self.held.current.is_some()
     }
 
     /// `current` has run well: it becomes the last good one.
@@ -493,6 +512,7 @@ impl Needed {
             generation: bundle.generation,
             layers: layers_of(bundle).collect(),
             chunk_lists: bundle.chunk_lists.clone(),
+            claims: bundle.claims.iter().map(|claim| claim.name.clone()).collect(),
         }
     }
 }
@@ -625,23 +645,23 @@ mod tests {
             Durable::open(&data, Keeping::Here, &sample::name("gw-1"), Millis(0)).unwrap();
         let (mut first, envelope) = bundle(1, b"a");
         put(&durable, b"a");
-        assert_eq!(durable.room_for(&first, None), None, "it is all there");
+        assert_eq!(durable.room_for(&first, None, 0), None, "it is all there");
         durable.take_up(&first, &envelope, None).unwrap();
         let (mut second, _) = bundle(2, b"b");
         second.images[0].layers[0].size_bytes = 1 << 60;
         let large = vec![7; 64 << 10];
         put(&durable, &large);
-        let flash = durable.room_for(&second, Some(&first)).unwrap();
+        let flash = durable.room_for(&second, Some(&first), 0).unwrap();
         assert_eq!((flash.folder, flash.needed_bytes), (data.0, (1 << 60) + ROOM_MARGIN_BYTES));
         let pinned = BTreeSet::from([&b"a"[..], b"b"].map(|text| sample::layer(text).digest));
         assert!(durable.layers().removable_bytes(&pinned).unwrap() >= 64 << 10);
         // What came of it already is not wanted again.
         let part = durable.layers().path(&sample::layer(b"b").digest).with_extension("part");
         fs::write(part, &large).unwrap();
-        let flash = durable.room_for(&second, Some(&first)).unwrap();
+        let flash = durable.room_for(&second, Some(&first), 0).unwrap();
         assert_eq!(flash.needed_bytes, (1 << 60) - (64 << 10) + ROOM_MARGIN_BYTES);
         first.images[0].layers[0].size_bytes = 2;
-        assert!(durable.room_for(&first, None).is_some(), "a file of another size is none");
+        assert!(durable.room_for(&first, None, 0).is_some(), "a file of another size is none");
     }
 
     #[test]

@@ -13,10 +13,10 @@ use wherry_bundle::{Bundle, Digest, Name};
 use wherry_core::{Action, Millis, ObservedPod};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet::PacketError;
-use wherry_runtime::proto::{Packet, ProbeCheck, Request};
+use wherry_runtime::proto::{ClaimSpec, Packet, ProbeCheck, Request};
 
 use super::probes::{Target, Try};
-use super::spec::PodOrder;
+use super::spec::{PodOrder, claim_specs};
 use super::{translate, volumes};
 use crate::subnet::Subnet;
 
@@ -139,6 +139,14 @@ impl Executor {
         self.ask(Purpose::Nothing, Request::EndExec { of }).map(drop)
     }
 
+    /// Has a claim's folder made, or its limit set.
+    ///
+    /// # Errors
+    /// [`LauncherLost`].
+    pub fn provide_claim(&mut self, claim: ClaimSpec) -> Result<(), LauncherLost> {
+        self.ask(Purpose::Nothing, Request::ProvideClaim(claim)).map(drop)
+    }
+
     /// The command `seq` has ended.
     pub fn ended(&mut self, seq: u32, exit: Exit) -> Option<Outcome> {
         self.asked.remove(&seq)?;
@@ -239,7 +247,12 @@ impl Executor {
                 let error = result.err().unwrap_or_default();
                 return Some(Outcome::Executed(seq, Err(error)));
             }
-            Purpose::Nothing => return None,
+            Purpose::Nothing => {
+                if let Err(error) = result {
+                    log::warn!("{error}");
+                }
+                return None;
+            }
             Purpose::End => return result.err().map(Outcome::NotEnded),
         };
         let running = self.running.get_mut(&action)?;
@@ -336,7 +349,9 @@ impl Executor {
             PodOrder::new(bundle, deployment, pod, address).map_err(|error| error.to_string())?;
         volumes::write(&self.volumes, bundle, deployment).map_err(|error| error.to_string())?;
         let made = translate::created_pod(&order, number);
-        let mut requests = vec![Request::CreatePod(Box::new(order.pod))];
+        let claims = claim_specs(bundle, deployment).map(Request::ProvideClaim);
+        let mut requests: Vec<Request> = claims.collect();
+        requests.push(Request::CreatePod(Box::new(order.pod)));
         requests.extend(
             order
                 .containers
@@ -414,6 +429,28 @@ mod tests {
         assert_eq!(executor.answered(define.seq, Ok(())), None, "answered twice");
         executor.prune_volumes(BTreeSet::new());
         assert!(!dir.path().join(hash.hex()).exists());
+    }
+
+    #[test]
+    fn a_claim_is_there_before_its_pod() {
+        use wherry_bundle::model::{AccessMode, Claim, ClaimVolume, Mount, Volume, VolumeSource};
+        let dir = tempfile::tempdir().unwrap();
+        let (mut executor, launcher) = executor(dir.path());
+        let mut bundle = sample::bundle();
+        let access = AccessMode::ReadWriteOnce;
+        bundle.claims = vec![Claim { name: name("data"), bytes_max: 9, access }];
+        let source = VolumeSource::Claim(ClaimVolume { claim: name("data"), read_only: false });
+        let pod = &mut bundle.deployments[0].pod;
+        pod.volumes.push(Volume { name: name("store"), source });
+        let (volume, path) = (name("store"), "/data".to_owned());
+        pod.containers[0].mounts.push(Mount { volume, path, sub_path: None, read_only: false });
+        let action =
+            Action::CreatePod { pod: name("web-1"), deployment: name("web"), address: Some(2) };
+        executor.begin(action, Some(&bundle)).unwrap();
+        let asked = requests(&launcher);
+        let [claim, create, _] = &asked[..] else { panic!("{asked:?}") };
+        assert!(matches!(&claim.request, Request::ProvideClaim(it) if it.name == name("data")));
+        assert!(matches!(&create.request, Request::CreatePod(_)));
     }
 
     #[test]

@@ -40,6 +40,7 @@ use wherry_runtime::client::{ClientError, LauncherClient, NoticeReader};
 use wherry_runtime::proto::Notice;
 
 use crate::agent::AgentEvent;
+use crate::claims::Measured;
 use crate::clock;
 use crate::config::Config;
 use crate::control::server::ServerError;
@@ -76,6 +77,8 @@ pub enum Event {
     Agent(AgentEvent),
     /// A layer file is not what it was.
     Damaged(Damaged),
+    /// What a claim's folder holds.
+    Claim(Measured),
     /// What the kernel lacks for bundles, once it was tried.
     Kernel(Lacks),
     /// The command line asks something.

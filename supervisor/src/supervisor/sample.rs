@@ -27,6 +27,7 @@ pub fn bundle() -> Bundle {
             description: "the first".into(),
         }],
         deployments: vec![deployment(&map, &secret)],
+        claims: Vec::new(),
         configs: vec![
             Config { key: secret, files: BTreeMap::from([file("key.pem", "secret\n")]) },
             Config {

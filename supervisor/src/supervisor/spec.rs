@@ -10,7 +10,8 @@ use wherry_bundle::model::{
 };
 use wherry_bundle::{Bundle, Digest, Fact, Name};
 use wherry_runtime::proto::{
-    ContainerSpec, Dns, EmptyDir, MountSource, MountSpec, Names, PathText, PodSpec, join_words,
+    ClaimSpec, ContainerSpec, Dns, EmptyDir, MountSource, MountSpec, Names, PathText, PodSpec,
+    join_words,
 };
 
 /// Why a pod cannot be asked for. A bundle's checks leave few ways.
@@ -91,6 +92,24 @@ fn empty_dir(volume: &Volume, gid: Option<u32>) -> Option<EmptyDir> {
     Some(EmptyDir { volume: volume.name.clone(), bytes_max, gid })
 }
 
+/// The claims that `deployment`'s pods mount. A folder that is made for one gets
+/// the user of the first container that mounts it.
+pub fn claim_specs(bundle: &Bundle, deployment: &Deployment) -> impl Iterator<Item = ClaimSpec> {
+    let pod = &deployment.pod;
+    pod.volumes.iter().filter_map(|volume| {
+        let VolumeSource::Claim(source) = &volume.source else { return None };
+        let claim = bundle.claim(&source.claim)?;
+        let mounts = |it: &&Container| it.mounts.iter().any(|mount| mount.volume == volume.name);
+        let user = &pod.containers.iter().find(mounts)?.user;
+        Some(ClaimSpec {
+            name: claim.name.clone(),
+            bytes_max: claim.bytes_max,
+            owner: (user.uid, user.gid),
+            gid: pod.fs_group,
+        })
+    })
+}
+
 fn host_aliases<const N: usize>(template: &PodTemplate) -> Option<Bounded<(IpAddr, Names), N>> {
     let mut all = Bounded::new();
     for alias in &template.host_aliases {
@@ -161,6 +180,7 @@ fn container_spec(
 fn mount_spec(mount: &Mount, template: &PodTemplate, hash: &Digest) -> Option<MountSpec> {
     let volume = template.volumes.iter().find(|volume| volume.name == mount.volume)?;
     let sub_path = mount.sub_path.as_deref();
+    let mut read_only = mount.read_only;
     let below = |folder: &str| match sub_path {
         Some(path) => path_text(&format!("{folder}/{path}")),
         None => path_text(folder),
@@ -172,15 +192,20 @@ fn mount_spec(mount: &Mount, template: &PodTemplate, hash: &Digest) -> Option<Mo
         VolumeSource::HostPath(HostPath { path, kind }) => {
             MountSource::Host { path: below(path)?, kind: *kind }
         }
-        VolumeSource::EmptyDir { .. } => MountSource::Empty {
-            volume: mount.volume.clone(),
-            sub_path: match sub_path {
-                Some(path) => Some(path_text(path)?),
-                None => None,
-            },
-        },
+        VolumeSource::EmptyDir { .. } => {
+            MountSource::Empty { volume: mount.volume.clone(), sub_path: folder_in(sub_path)? }
+        }
+        VolumeSource::Claim(source) => {
+            read_only |= source.read_only;
+            MountSource::Claim { claim: source.claim.clone(), sub_path: folder_in(sub_path)? }
+        }
     };
-    Some(MountSpec { source, destination: path_text(&mount.path)?, read_only: mount.read_only })
+    Some(MountSpec { source, destination: path_text(&mount.path)?, read_only })
+}
+
+/// Whether there is one, and whether it fits.
+fn folder_in(path: Option<&str>) -> Option<Option<PathText>> {
+    path.map_or(Some(None), |path| path_text(path).map(Some))
 }
 
 /// `NAME=value` words: each name once, since programs differ in which of two
@@ -221,7 +246,7 @@ fn path_text(path: &str) -> Option<PathText> {
 #[cfg(test)]
 mod tests {
     use wherry_bundle::Word;
-    use wherry_bundle::model::{HostPathKind, Role, Seccomp};
+    use wherry_bundle::model::{AccessMode, Claim, ClaimVolume, HostPathKind, Role, Seccomp};
     use wherry_runtime::packet;
     use wherry_runtime::proto::{Packet, Request, split_words};
 
@@ -310,6 +335,42 @@ mod tests {
         let found: Vec<_> = mounts.iter().map(|mount| mount.source.clone()).collect();
         assert_eq!(found[found.len() - 4..], wanted);
         assert!(mounts.last().unwrap().read_only);
+    }
+
+    #[test]
+    fn claims_arrive_with_who_mounts_them() {
+        let mut bundle = sample::bundle();
+        let (data, access) = (sample::name("data"), AccessMode::ReadWriteOnce);
+        bundle.claims = vec![Claim { name: data.clone(), bytes_max: 9, access }];
+        let pod = &mut bundle.deployments[0].pod;
+        for (name, read_only) in [("store", false), ("look", true)] {
+            let source = VolumeSource::Claim(ClaimVolume { claim: data.clone(), read_only });
+            let volume = sample::name(name);
+            pod.volumes.push(Volume { name: volume.clone(), source });
+            let sub_path = read_only.then(|| "one".to_owned());
+            let mount = Mount { volume, path: format!("/{name}"), sub_path, read_only: false };
+            pod.containers[0].mounts.push(mount);
+        }
+        pod.fs_group = Some(7);
+        // Nobody mounts it.
+        let source = VolumeSource::Claim(ClaimVolume { claim: data.clone(), read_only: false });
+        pod.volumes.push(Volume { name: sample::name("idle"), source });
+        let hash = bundle.pod_hash(&bundle.deployments[0]);
+        let spec =
+            ClaimSpec { name: data.clone(), bytes_max: 9, owner: (1000, 1001), gid: Some(7) };
+        let specs: Vec<_> = claim_specs(&bundle, &bundle.deployments[0]).collect();
+        assert_eq!(specs, [spec.clone(), spec]);
+        let PodOrder { containers, .. } = order(&bundle);
+        let mounts = &containers[0].mounts;
+        let claim = |sub_path: Option<&str>| MountSource::Claim {
+            claim: data.clone(),
+            sub_path: sub_path.map(|path| path.try_into().unwrap()),
+        };
+        let found: Vec<_> = mounts.iter().map(|it| (it.source.clone(), it.read_only)).collect();
+        assert_eq!(found[found.len() - 2..], [(claim(None), false), (claim(Some("one")), true)]);
+        // A new size needs no new pod.
+        bundle.claims[0].bytes_max = 10;
+        assert_eq!(bundle.pod_hash(&bundle.deployments[0]), hash);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn write(root: &Path, bundle: &Bundle, deployment: &Deployment) -> Result<()
             VolumeSource::Config(source) => {
                 write_volume(&unfinished.join(volume.name.as_str()), bundle, source)?;
             }
-            VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. } => {}
+            VolumeSource::HostPath(_) | VolumeSource::EmptyDir { .. } | VolumeSource::Claim(_) => {}
         }
     }
     fs::rename(&unfinished, &folder).map_err(error("rename", &unfinished))

@@ -370,6 +370,7 @@ pub fn bundle(generation: u64, layer: Layer, deployments: Vec<Deployment>) -> Bu
         }],
         deployments,
         configs: vec![Config { key: greeting(), files }],
+        claims: Vec::new(),
         images: vec![Image {
             digest: Digest::of(b"image"),
             reference: "busybox:1".into(),

@@ -182,7 +182,7 @@ fn mistakes_inside_are_told_with_their_paths() {
         (
             "{ name: run, emptyDir",
             "{ name: run, configMap: { name: map }, emptyDir",
-            "web.yaml:27: spec.volumes[0]: must have one of configMap, secret, emptyDir and hostPath",
+            "web.yaml:27: spec.volumes[0]: must have one of configMap, secret, emptyDir, hostPath and persistentVolumeClaim",
         ),
     ] {
         assert!(INSIDE.contains(line), "{line}");

@@ -1,6 +1,7 @@
 //! Templates and packages as people write them: what they become, and how
 //! each mistake is told.
 
+mod claims;
 mod inside;
 mod jobs;
 mod outside;
@@ -329,7 +330,7 @@ fn every_mistake_is_told_with_file_line_and_path() {
         (
             "kind: Secret",
             "kind: Service",
-            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap or Secret",
+            "web.yaml:55: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap, Secret or PersistentVolumeClaim",
         ),
         ("key.pem: c2VjcmV0", "key.pem: '%'", "web.yaml:58: data.key.pem: must be base64"),
         (
@@ -865,6 +866,7 @@ fn no_honoured_field_is_ignored() {
         (inside::INSIDE, &inside::HONOURED[..]),
         (jobs::JOB, &jobs::HONOURED[..]),
         (outside::OUTSIDE, &outside::HONOURED[..]),
+        (claims::CLAIMS, &claims::HONOURED[..]),
     ] {
         let before = compiled(text).unwrap();
         for (field, line, changed) in cases {

@@ -190,6 +190,7 @@ fn workload(rng: &mut Rng, deployment: &str, form: u64, after: BTreeSet<Name>) -
         host_network,
         ports,
         has_device: deployment == "db" && form == 3,
+        has_claim: deployment == "db" && form == 2,
         memory_bytes: if form == 2 { 0 } else { 64 << 20 },
     }
 }

@@ -191,6 +191,7 @@ pub fn bounds(workload: &Workload, short: bool) -> (usize, usize) {
 fn is_exclusive(workload: &Workload) -> bool {
     workload.strategy == Strategy::Recreate
         || workload.has_device
+        || workload.has_claim
         || (workload.host_network && !workload.ports.is_empty())
 }
 

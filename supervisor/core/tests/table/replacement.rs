@@ -123,6 +123,20 @@ fn pods_with_the_same_device_never_meet() {
 }
 
 #[test]
+fn pods_with_a_claim_for_one_never_meet() {
+    let db = |form| Workload { has_claim: true, ..workload(form) };
+    let mut s = Scenario::new();
+    s.bundle([("db", db("a"))]);
+    s.settle(0);
+    s.bundle([("db", db("b"))]);
+    s.step(1_000, &["publish db 0"]);
+    assert_eq!(
+        s.told(EventKind::StrategyChanged),
+        [": db: old pods are stopped first: two at once would want the same ReadWriteOnce claim"]
+    );
+}
+
+#[test]
 fn what_sigkill_does_not_end_keeps_nothing_up() {
     let mut s = Scenario::new();
     s.bundle([("web", replicas("a", 1, STOP_FIRST))]);

@@ -43,6 +43,7 @@ pub fn workload(form: &str) -> Workload {
         host_network: false,
         ports: Vec::new(),
         has_device: false,
+        has_claim: false,
         memory_bytes: 0,
     }
 }

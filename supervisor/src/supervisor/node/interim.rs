@@ -21,6 +21,12 @@ pub(super) struct Interim {
     until: Millis,
 }
 
+impl Interim {
+    pub fn current(&self) -> &Bundle {
+        &self.current
+    }
+}
+
 impl Node {
     /// To be called when the launcher told that no pod is there: running pods
     /// are never replaced by older ones.

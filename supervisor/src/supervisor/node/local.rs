@@ -23,7 +23,7 @@ impl Node {
         let response = match request {
             Request::Status => {
                 let (node, cloud) = (self.status(&view, now), self.cloud.clone());
-                Response::Status(Box::new(LocalStatus { node, cloud }))
+                Response::Status(Box::new(LocalStatus { node, cloud, volumes: self.volumes() }))
             }
             Request::Describe { pod } => {
                 let status = self.status(&view, now);
@@ -33,12 +33,18 @@ impl Node {
                     &self.observed,
                     &self.recent,
                     self.bundle.as_ref(),
+                    &self.volumes(),
                 );
                 let mut asked = Vec::new();
                 for known in described.iter().filter(|known| known.restart_policy.is_some()) {
                     asked.push(self.executor.usage(&known.status.name)?);
                 }
                 self.descriptions.begin(pod.as_ref(), described, asked, answer);
+                return Ok(());
+            }
+            Request::Volumes => Response::Volumes(self.volumes()),
+            Request::RemoveVolume { name } => {
+                self.remove_volume(name, answer);
                 return Ok(());
             }
             Request::Events { tail } => {

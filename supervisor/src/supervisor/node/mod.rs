@@ -5,6 +5,7 @@
 //! the store's commit of a new bundle, or of a job that has succeeded.
 
 mod carried;
+mod claims;
 mod cloud;
 mod exec;
 mod health;
@@ -27,6 +28,7 @@ use wherry_core::{Action, Desired, Ledger, Millis, Observed};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::seal::SELF_EXE;
 
+use self::claims::Claims;
 use self::exec::Running;
 use self::hold::Waiting;
 use self::interim::Interim;
@@ -43,6 +45,7 @@ use super::probes::Probes;
 use super::report::{Identity, Pids, RecentEvents, StatusGate};
 use super::{Event, SupervisorError, memory, run_file};
 use crate::agent::{AckToken, AgentHandle};
+use crate::claims::Surveyor;
 use crate::config::Config;
 use crate::control::{Ask, CloudLink};
 use crate::layers::Layers;
@@ -75,6 +78,7 @@ pub struct Node {
     scrubber: Option<Scrubber>,
     /// Layers that are missing since they were found damaged.
     damaged: BTreeMap<Digest, Damage>,
+    claims: Claims,
     kernel: Kernel,
     flash: FlashCount,
     agent: Option<AgentHandle>,
@@ -149,8 +153,16 @@ impl Node {
         let scrubber = scrubber
             .inspect_err(|error| log::error!("no layer is checked for damage: {error}"))
             .ok();
+        let claims_sink = sender.clone();
+        let surveyor =
+            Surveyor::start(config.data.volumes(), config.claims_period, move |measured| {
+                let _ = claims_sink.send(Event::Claim(measured));
+            });
+        let surveyor =
+            surveyor.inspect_err(|error| log::error!("no volume is looked at: {error}")).ok();
         let mut node = Self {
             scrubber,
+            claims: Claims::new(surveyor),
             damaged: Record::load(config.run.checked()).damaged().clone(),
             kernel: Kernel::new(config.run.kernel_checked(), config.cgroup.clone()),
             flash: FlashCount::load(config.run.flash()),
@@ -237,6 +249,7 @@ impl Node {
             Event::Launcher(notice) => self.heard(*notice),
             Event::Agent(event) => self.agent_event(event, now)?,
             Event::Damaged(damaged) => self.layer_is_damaged(damaged, now),
+            Event::Claim(measured) => self.claim_is_measured(measured, now),
             Event::Kernel(lacks) => self.kernel_was_tried(lacks, now),
             Event::Ask(Ask::Request { request, answer }) => self.asked(request, answer, now)?,
             Event::Ask(Ask::Offer { envelope, answer }) => {
@@ -292,6 +305,7 @@ impl Node {
                 break;
             }
         }
+        self.tend_claims()?;
         let purge_at = self.purge_when_empty(now)?;
         let verdict_at = self.judge_generation(now);
         let view = wherry_core::status(&self.desired, &self.observed, &self.ledger);

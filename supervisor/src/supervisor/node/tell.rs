@@ -73,6 +73,7 @@ impl Node {
             | EventKind::ContainerFailed
             | EventKind::ContainerUnhealthy
             | EventKind::GenerationFailed
+            | EventKind::VolumeOverLimit
             | EventKind::StoreRecovered => log::warn!("{about}{text}"),
             EventKind::Started
             | EventKind::BundleReceived

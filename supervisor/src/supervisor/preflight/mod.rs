@@ -5,6 +5,7 @@
 //! Pure but for the two modules that look. Never here: what follows from a
 //! refusal.
 
+pub mod claims;
 pub mod kernel;
 pub mod ports;
 mod security;
@@ -29,13 +30,15 @@ pub struct Offer {
     pub lacks: Lacks,
     /// What pods may have of the host.
     pub allowed: Allowed,
+    /// Claims that are too small for what is there.
+    pub too_small: Vec<String>,
 }
 
-/// Room for layers.
+/// Room for layers, and for what claims may come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flash {
     pub folder: PathBuf,
-    /// What the bundle's layers take that is not there yet.
+    /// What of them is not there yet.
     pub needed_bytes: u64,
     /// With what nothing needs removed.
     pub free_bytes: u64,
@@ -50,6 +53,7 @@ pub fn reasons(
 ) -> Vec<String> {
     let mut reasons = Vec::new();
     reasons.extend(offer.flash.as_ref().and_then(flash));
+    reasons.extend(offer.too_small.iter().cloned());
     reasons.extend(offer.memory_bytes.and_then(|bytes| memory(bundle, bytes, offer)));
     reasons.extend(kernel::reasons(bundle, &offer.lacks));
     reasons.extend(security::reasons(bundle, offer));
@@ -118,6 +122,7 @@ mod tests {
 
     fn offer() -> Offer {
         Offer {
+            too_small: Vec::new(),
             flash: None,
             memory_bytes: Some(480_000_000),
             memory_percent_max: 100,
