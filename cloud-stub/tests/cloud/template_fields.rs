@@ -400,7 +400,7 @@ fn objects(kind: &str, line: &str) -> (String, usize) {
 
 fn check(text: &str) -> Result<(), Vec<Problem>> {
     let source = Source { file: "x.yaml".into(), text: text.into() };
-    check_templates(&[source]).map(|checked| assert_eq!(checked.objects, 5))
+    check_templates(&[source]).map(|checked| assert_eq!(checked.objects, 6))
 }
 
 fn refused() -> Vec<Row> {
