@@ -233,7 +233,7 @@ fn ends_are_told_and_restarts_are_held_back() {
     assert_eq!(crash["last_exit"], json!({ "code": 3 }));
     assert!(pod["last_error"].as_str().unwrap().contains("exit code 3"), "{pod}");
     let (pod, once) = container(&rig, "once").unwrap();
-    assert_eq!((&pod["phase"], &once["restarts"]), (&json!("completed"), &json!(0)));
+    assert_eq!((&pod["phase"], &once["restarts"]), (&json!("succeeded"), &json!(0)));
     assert_eq!(once["last_exit"], json!({ "code": 0 }));
     assert_eq!(rig.out(&["logs", "once", "-c", "sh"]).matches("done").count(), 1);
     rig.wait("the failed start", |rig| {
