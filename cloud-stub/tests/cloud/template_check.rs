@@ -93,7 +93,7 @@ fn all_problems_of_all_files_are_told_at_once() {
     let expected = [
         "a.yaml:13: spec.template.spec.nodeName: not supported: say which nodes when you roll out: `rollout start --nodes`",
         "a.yaml:16: spec.template.spec.containers[0].imgae: not supported: did you mean `image`?",
-        "a.yaml:26: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, or v1 Pod, ConfigMap, Secret or PersistentVolumeClaim",
+        "a.yaml:26: apiVersion `v1`, kind `Service`: use apps/v1 Deployment, batch/v1 Job, or v1 Pod, ConfigMap, Secret or PersistentVolumeClaim",
         "b.yaml:",
         "c.yaml:5: metadata.name: the name is taken at a.yaml:5: choose another one",
         "d.yaml:1: must be a map",
