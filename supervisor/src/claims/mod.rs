@@ -10,8 +10,10 @@
 mod walk;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
@@ -57,52 +59,92 @@ enum Order {
     Remove(Name, SyncSender<Response>),
 }
 
-/// Gives work to the thread. It ends with this.
-#[derive(Debug)]
+type Sink = Box<dyn Fn(Measured) + Send>;
+
+/// Gives work to the thread, which ends with this, and is there from the first
+/// claim on: most nodes have none, and a thread costs memory.
 pub struct Surveyor {
-    orders: Sender<Order>,
+    state: State,
+}
+
+enum State {
+    Asleep(Box<Worker>),
+    Awake(Sender<Order>),
+    /// Without its thread, a node goes on as it is.
+    Failed,
 }
 
 impl Surveyor {
-    /// Starts the thread on the folders in `root`; `sink` is called on it.
-    ///
-    /// # Errors
-    /// The thread cannot be made.
-    pub fn start(
-        root: PathBuf,
-        period: Duration,
-        sink: impl Fn(Measured) + Send + 'static,
-    ) -> io::Result<Self> {
-        let (orders, inbox) = mpsc::channel();
-        let (watched, todo) = (BTreeSet::new(), VecDeque::new());
+    /// Of the folders in `root`; `sink` is called on the thread.
+    pub fn new(root: PathBuf, period: Duration, sink: impl Fn(Measured) + Send + 'static) -> Self {
+        let has_some = !names(&root).is_empty();
+        let (watched, todo, sink) = (BTreeSet::new(), VecDeque::new(), Box::new(sink));
         let worker = Worker { root, period, sink, watched, todo, under_way: None };
-        let thread = thread::Builder::new().name("wherry-claims".into()).stack_size(STACK_BYTES);
-        thread.spawn(move || worker.run(&inbox))?;
-        Ok(Self { orders })
+        let mut surveyor = Self { state: State::Asleep(Box::new(worker)) };
+        if has_some {
+            surveyor.wake();
+        }
+        surveyor
     }
 
     /// Which claims pods may write to; replaces the list before.
-    pub fn watch(&self, claims: BTreeSet<Name>) {
-        // Without its thread, a node goes on as it is.
-        let _ = self.orders.send(Order::Watch(claims));
+    pub fn watch(&mut self, claims: BTreeSet<Name>) {
+        if matches!(self.state, State::Asleep(_)) && claims.is_empty() {
+            return;
+        }
+        if let Some(orders) = self.wake() {
+            let _ = orders.send(Order::Watch(claims));
+        }
     }
 
     /// Removes a folder with all that is in it.
-    pub fn remove(&self, claim: Name, answer: SyncSender<Response>) {
-        let _ = self.orders.send(Order::Remove(claim, answer));
+    pub fn remove(&mut self, claim: Name, answer: SyncSender<Response>) {
+        match self.wake() {
+            Some(orders) => {
+                let _ = orders.send(Order::Remove(claim, answer));
+            }
+            None => {
+                let _ = answer.try_send(Response::Error("no thread is there to do it".into()));
+            }
+        }
+    }
+
+    fn wake(&mut self) -> Option<&Sender<Order>> {
+        if matches!(self.state, State::Asleep(_)) {
+            let (orders, inbox) = mpsc::channel();
+            let State::Asleep(worker) = mem::replace(&mut self.state, State::Awake(orders)) else {
+                return None;
+            };
+            let thread = thread::Builder::new().name("wherry-claims".into());
+            let spawned = thread.stack_size(STACK_BYTES).spawn(move || worker.run(&inbox));
+            if let Err(error) = spawned {
+                log::error!("no volume is looked at: {error}");
+                self.state = State::Failed;
+            }
+        }
+        match &self.state {
+            State::Awake(orders) => Some(orders),
+            State::Asleep(_) | State::Failed => None,
+        }
     }
 }
 
-struct Worker<S> {
+impl fmt::Debug for Surveyor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Surveyor").finish_non_exhaustive()
+    }
+}
+
+struct Worker {
     root: PathBuf,
     period: Duration,
-    sink: S,
+    sink: Sink,
     watched: BTreeSet<Name>,
     todo: VecDeque<Name>,
     under_way: Option<(Name, Walk)>,
 }
 
-impl<S: Fn(Measured)> Worker<S> {
+impl Worker {
     fn run(mut self, inbox: &mpsc::Receiver<Order>) {
         for name in names(&self.root) {
             match Name::new(&name) {
@@ -229,7 +271,7 @@ mod tests {
     fn start(root: &Path, period: Duration) -> (Surveyor, Receiver<Measured>) {
         let (sender, news) = mpsc::channel();
         let sink = move |measured| drop(sender.send(measured));
-        (Surveyor::start(root.to_owned(), period, sink).unwrap(), news)
+        (Surveyor::new(root.to_owned(), period, sink), news)
     }
 
     fn write(path: &Path, bytes: usize) {
@@ -244,7 +286,7 @@ mod tests {
         fs::create_dir(dir.path().join("idle")).unwrap();
         fs::create_dir(dir.path().join(".new")).unwrap();
         write(&dir.path().join(".removed-old/file"), 1);
-        let (surveyor, news) = start(dir.path(), Duration::from_millis(20));
+        let (mut surveyor, news) = start(dir.path(), Duration::from_millis(20));
         let mut first: Vec<Measured> = (0..2).map(|_| news.recv_timeout(LONG).unwrap()).collect();
         first.sort_by(|one, other| one.claim.cmp(&other.claim));
         assert_eq!([&first[0].claim, &first[1].claim], [&name("data"), &name("idle")]);
@@ -264,12 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn without_a_claim_there_is_no_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut surveyor, news) = start(dir.path(), Duration::from_millis(20));
+        surveyor.watch(BTreeSet::new());
+        assert!(matches!(surveyor.state, State::Asleep(_)));
+        surveyor.watch([name("none")].into());
+        assert!(matches!(surveyor.state, State::Awake(_)));
+        assert_eq!(news.recv_timeout(LONG).unwrap().claim, name("none"));
+    }
+
+    #[test]
     fn a_folder_is_removed_with_all_that_is_in_it() {
         let dir = tempfile::tempdir().unwrap();
         write(&dir.path().join("data/deep/file"), 1);
-        let (surveyor, news) = start(dir.path(), LONG);
+        let (mut surveyor, news) = start(dir.path(), LONG);
         assert_eq!(news.recv_timeout(LONG).unwrap().claim, name("data"));
-        let remove = |claim: &str| {
+        let mut remove = |claim: &str| {
             let (answer, answered) = mpsc::sync_channel(1);
             surveyor.remove(name(claim), answer);
             answered.recv_timeout(LONG).unwrap()

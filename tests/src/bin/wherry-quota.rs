@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     // Root looks: the folders are nobody else's.
     let look = |folder: &Path| -> Result<Measured> {
         let sink = move |measured| drop(sender.send(measured));
-        let _surveyor = Surveyor::start(folder.to_owned(), PATIENCE, sink)?;
+        let _surveyor = Surveyor::new(folder.to_owned(), PATIENCE, sink);
         loop {
             let measured = news.recv_timeout(PATIENCE).context("nobody measures")?;
             if measured.claim == name {

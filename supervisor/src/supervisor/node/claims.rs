@@ -19,10 +19,9 @@ use crate::supervisor::preflight::claims::Held;
 use crate::supervisor::report::megabytes;
 use crate::supervisor::spec::claim_specs;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Claims {
-    /// `None`: its thread could not be made.
-    surveyor: Option<Surveyor>,
+    surveyor: Surveyor,
     held: BTreeMap<Name, ClaimUse>,
     /// Those of running pods, as the launcher was told last.
     in_use: BTreeMap<Name, ClaimSpec>,
@@ -31,9 +30,9 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Without a surveyor nobody looks.
-    pub fn new(surveyor: Option<Surveyor>) -> Self {
-        Self { surveyor, ..Self::default() }
+    pub fn new(surveyor: Surveyor) -> Self {
+        let (held, in_use, over) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { surveyor, held, in_use, over }
     }
 
     pub fn held(&self) -> Held {
@@ -62,9 +61,7 @@ impl Node {
                 self.executor.provide_claim(spec.clone())?;
             }
         }
-        if let Some(surveyor) = &self.claims.surveyor {
-            surveyor.watch(in_use.keys().cloned().collect());
-        }
+        self.claims.surveyor.watch(in_use.keys().cloned().collect());
         self.claims.in_use = in_use;
         Ok(())
     }
@@ -111,17 +108,12 @@ impl Node {
     }
 
     /// Answers, now or once the folder is gone.
-    pub(super) fn remove_volume(&self, name: Name, answer: SyncSender<Response>) {
+    pub(super) fn remove_volume(&mut self, name: Name, answer: SyncSender<Response>) {
         if let Some(why) = self.needs_volume(&name) {
             let _ = answer.try_send(Response::Error(why));
             return;
         }
-        match &self.claims.surveyor {
-            Some(surveyor) => surveyor.remove(name, answer),
-            None => {
-                let _ = answer.try_send(Response::Error("no thread is there to do it".into()));
-            }
-        }
+        self.claims.surveyor.remove(name, answer);
     }
 
     fn needs_volume(&self, name: &Name) -> Option<String> {

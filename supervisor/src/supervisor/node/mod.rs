@@ -155,11 +155,9 @@ impl Node {
             .ok();
         let claims_sink = sender.clone();
         let surveyor =
-            Surveyor::start(config.data.volumes(), config.claims_period, move |measured| {
+            Surveyor::new(config.data.volumes(), config.claims_period, move |measured| {
                 let _ = claims_sink.send(Event::Claim(measured));
             });
-        let surveyor =
-            surveyor.inspect_err(|error| log::error!("no volume is looked at: {error}")).ok();
         let mut node = Self {
             scrubber,
             claims: Claims::new(surveyor),
