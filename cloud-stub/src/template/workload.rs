@@ -52,7 +52,7 @@ pub(super) fn deployment(
     let pod_spec = template.require("spec")?;
     let pod = pod_template(&pod_spec, context, images)?;
     if pod.restart_policy != RestartPolicy::Always {
-        pod_spec.problem("a Deployment's restartPolicy is Always; use a Pod for others");
+        pod_spec.problem("a Deployment's restartPolicy is Always; use a Job or a Pod for others");
     }
     Some(Deployment {
         name: deployment_name(&object, name?)?,
@@ -76,17 +76,7 @@ pub(super) fn pod(
     let object = place.object(&shapes::POD)?;
     let name = metadata_name(&object);
     let pod = pod_template(&object.require("spec")?, context, images)?;
-    Some(Deployment {
-        name: deployment_name(&object, name?)?,
-        application: context.application.clone(),
-        replicas: 1,
-        strategy: Strategy::Recreate,
-        min_ready_seconds: 0,
-        progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
-        after: BTreeSet::new(),
-        pod,
-        job: None,
-    })
+    Some(single(deployment_name(&object, name?)?, context, pod, None))
 }
 
 /// Reads a `Job`: a pod that goes on until it has succeeded once.
@@ -117,8 +107,14 @@ pub(super) fn job(
     for place in ports.filter_map(|port| port.find("hostPort")).filter(|_| !pod.host_network) {
         place.refuse("not supported: nothing leads to a Job's pod", "use a Deployment");
     }
-    Some(Deployment {
-        name: deployment_name(&object, name?)?,
+    let job = Job { backoff_limit: backoff_limit?, deadline_seconds: deadline_seconds? };
+    Some(single(deployment_name(&object, name?)?, context, pod, Some(job)))
+}
+
+/// One pod, that goes before its successor comes.
+fn single(name: Name, context: Context<'_>, pod: PodTemplate, job: Option<Job>) -> Deployment {
+    Deployment {
+        name,
         application: context.application.clone(),
         replicas: 1,
         strategy: Strategy::Recreate,
@@ -126,8 +122,8 @@ pub(super) fn job(
         progress_deadline_seconds: PROGRESS_DEADLINE_SECONDS,
         after: BTreeSet::new(),
         pod,
-        job: Some(Job { backoff_limit: backoff_limit?, deadline_seconds: deadline_seconds? }),
-    })
+        job,
+    }
 }
 
 fn deployment_name(object: &Object<'_>, name: Name) -> Option<Name> {
