@@ -781,10 +781,7 @@ impl Container {
             let known = pod.volumes.iter().any(|volume| volume.name == mount.volume);
             check(known, at, || format!("there is no volume `{}`", mount.volume))?;
             check(is_mount_point(&mount.path), at, || {
-                format!(
-                    "cannot mount at `{}`: not a plain absolute path outside /proc and what each container has in /dev",
-                    mount.path
-                )
+                format!("cannot mount at `{}`: {NO_MOUNT_POINT}", mount.path)
             })?;
             if let Some(path) = &mount.sub_path {
                 check(is_relative_path(path), at, || {
@@ -801,11 +798,7 @@ impl Container {
         at_most(&format!("{at}.imageVolumes"), self.image_volumes.len(), VOLUMES_MAX)?;
         let mounts = self.mounts.iter().map(|mount| &mount.path);
         for path in &self.image_volumes {
-            check(is_mount_point(path), at, || {
-                format!(
-                    "image volume `{path}`: not a plain absolute path outside /proc and what each container has in /dev"
-                )
-            })?;
+            check(is_mount_point(path), at, || format!("image volume `{path}`: {NO_MOUNT_POINT}"))?;
             let others = self.image_volumes.iter().filter(|other| *other != path);
             let around = others.chain(mounts.clone()).find(|other| is_below(path, other));
             check(around.is_none(), at, || {
@@ -887,6 +880,10 @@ pub fn is_mount_point(path: &str) -> bool {
     };
     is_mount_path(path) && !is_own
 }
+
+/// What is said of a path that is no [`is_mount_point`].
+pub const NO_MOUNT_POINT: &str =
+    "not a plain absolute path outside /proc and what each container has in /dev";
 
 /// What a container has in `/dev`, whatever it asks for; but for `shm`, which
 /// programs want larger now and then.

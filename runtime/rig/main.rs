@@ -77,7 +77,7 @@ fn serve(
     let config = LauncherConfig {
         run_dir: PathBuf::from(run),
         layers_dir: PathBuf::from(layers),
-        claims_dir: PathBuf::from(run).with_file_name("claims"),
+        claims_dir: PathBuf::from(run).join("claims"),
         cgroup_prefix: cgroup.into(),
         network: NetworkSettings {
             bridge: bridge.into(),

@@ -8,8 +8,8 @@ use wherry_bundle::limits::{
     CLAIM_BYTES_MAX, CONTAINER_PIDS_MAX, CONTAINERS_MAX, EMPTY_DIR_BYTES_MAX,
 };
 use wherry_bundle::model::{
-    HostPathKind, Seccomp, is_below, is_container_path, is_host_name, is_mount_path,
-    is_mount_point, is_relative_path, is_resolver_option,
+    HostPathKind, NO_MOUNT_POINT, Seccomp, is_below, is_container_path, is_host_name,
+    is_mount_path, is_mount_point, is_relative_path, is_resolver_option,
 };
 
 use crate::oci::CAPABILITIES_KNOWN;
@@ -110,11 +110,7 @@ pub fn container(spec: &ContainerSpec, allowed: &Allowed) -> Result<(), Refused>
                 require(plain, at, "its source is not a plain relative path")?;
             }
         }
-        require(
-            is_mount_point(&mount.destination),
-            at,
-            "not a plain absolute path outside /proc and what each container has in /dev",
-        )?;
+        require(is_mount_point(&mount.destination), at, NO_MOUNT_POINT)?;
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub fn provide(root: &Path, claim: &ClaimSpec) -> Result<(), ClaimError> {
     let name = Path::new(claim.name.as_str());
     let path = root.join(name);
     // Whatever is there, it is a folder, and there.
-    let open = || sys::open_beneath(volumes.as_fd(), name, OFlag::O_RDONLY | OFlag::O_DIRECTORY);
+    let open = || open_folder(volumes.as_fd(), name);
     let folder = match open() {
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             make(root, claim)?;
@@ -79,13 +79,13 @@ pub fn provide(root: &Path, claim: &ClaimSpec) -> Result<(), ClaimError> {
     Ok(())
 }
 
-/// Opens a folder in a claim's, which is whatever pods made of it: no symlink is
-/// followed.
+/// Opens a claim's folder below theirs, or one in it, which is whatever pods made
+/// of it: no symlink is followed.
 ///
 /// # Errors
 /// What openat2(2) says.
-pub fn open_folder(claim: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
-    sys::open_beneath(claim, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+pub fn open_folder(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    sys::open_beneath(root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
 /// It gets its name once it is whole.

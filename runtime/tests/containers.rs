@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use support::{Node, name, pod, script};
+use support::{Node, empty, mount, name, pod, script};
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::HostPathKind;
 use wherry_runtime::proto::{
@@ -291,15 +291,6 @@ fn children_of(parent: u32) -> Vec<String> {
             after.get(2..).is_some_and(|rest| rest.starts_with(&wanted))
         })
         .collect()
-}
-
-fn mount(source: MountSource, destination: &str) -> MountSpec {
-    MountSpec { source, destination: destination.try_into().unwrap(), read_only: false }
-}
-
-fn empty(volume: &str, sub_path: Option<&str>) -> MountSource {
-    let sub_path = sub_path.map(|path| path.try_into().unwrap());
-    MountSource::Empty { volume: name(volume), sub_path }
 }
 
 #[test]

@@ -9,17 +9,16 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use support::{Node, RIG, name, pod, script};
+use support::{Node, RIG, empty, mount, name, pod, script};
 use wherry_bundle::Digest;
 use wherry_bundle::message::Exit;
 use wherry_bundle::model::Seccomp;
-use wherry_runtime::proto::{
-    ContainerSpec, EmptyDir, MountSource, MountSpec, ProbeCheck, Request, join_words,
-};
+use wherry_runtime::proto::{ContainerSpec, EmptyDir, ProbeCheck, Request, join_words};
 
 /// Whoever writes it has a program run as root outside of any container.
 const CORE_PATTERN: &str = "/proc/sys/kernel/core_pattern";
-/// Of both runtimes: an escape would be one of the first.
+/// Numbers of what the launcher's processes have open: a way out would be one of
+/// the first.
 const DESCRIPTORS: std::ops::Range<u32> = 3..24;
 /// Tries commands and prints `NAME: what the last one said`.
 const TRY: &str =
@@ -29,18 +28,6 @@ const TRY: &str =
 
 fn free(container: &str, text: &str) -> ContainerSpec {
     ContainerSpec { seccomp: Seccomp::Unconfined, ..script(container, text) }
-}
-
-fn empty(volume: &str, destination: &str) -> MountSpec {
-    let source = MountSource::Empty { volume: name(volume), sub_path: None };
-    MountSpec { source, destination: destination.try_into().unwrap(), read_only: false }
-}
-
-/// A layer of the files that `fill` puts into its folder.
-fn layer(node: &Node, fill: impl FnOnce(&Path)) -> Digest {
-    let folder = tempfile::tempdir().unwrap();
-    fill(folder.path());
-    node.layers().pack(folder.path(), Digest::of)
 }
 
 #[test]
@@ -117,7 +104,7 @@ fn processes_outside_of_the_container_are_not_there() {
 #[test]
 fn no_descriptor_of_the_runtime_is_a_way_out() {
     let mut node = Node::new("wd");
-    let folders = layer(&node, |folder| {
+    let folders = node.layers().of(|folder| {
         for number in DESCRIPTORS {
             fs::create_dir_all(folder.join(format!("proc/self/fd/{number}"))).unwrap();
             fs::create_dir_all(folder.join("srv")).unwrap();
@@ -142,8 +129,7 @@ fn no_descriptor_of_the_runtime_is_a_way_out() {
         node.ask(Request::RemovePod { pod: name("cwd-0") }).unwrap();
     }
     // A command in a container whose working directory became one meanwhile.
-    let mut container =
-        free("main", "busybox rm -r /srv; while [ ! -e /stop ]; do sleep 0.1; done");
+    let mut container = free("main", "exec sleep 1000");
     container.working_dir = "/srv".try_into().unwrap();
     node.create(&pod("web-0", &["main"], None), &[container]);
     let pid = node.start_container("web-0", "main");
@@ -174,7 +160,7 @@ fn no_descriptor_of_the_runtime_is_a_way_out() {
 #[test]
 fn no_volume_takes_the_place_of_the_devices() {
     let mut node = Node::new("dv");
-    let alias = layer(&node, |folder| {
+    let alias = node.layers().of(|folder| {
         fs::create_dir(folder.join("dev")).unwrap();
         symlink("/dev", folder.join("alias")).unwrap();
     });
@@ -184,12 +170,12 @@ fn no_volume_takes_the_place_of_the_devices() {
     let names = "null console core kcore zero";
     let links = format!("for at in {names}; do busybox ln -s {CORE_PATTERN} /run/$at; done");
     let mut a = free("a", &links);
-    a.mounts.push(empty("run", "/run")).unwrap();
+    a.mounts.push(mount(empty("run", None), "/run")).unwrap();
     let text = "cat /proc/kcore /proc/keys /proc/timer_list; \
         busybox stat -c '%F %t:%T' /dev/null; echo x > /dev/null && echo written";
     let mut b = free("b", text);
     b.layers.push(alias).unwrap();
-    b.mounts.push(empty("run", "/alias")).unwrap();
+    b.mounts.push(mount(empty("run", None), "/alias")).unwrap();
     node.create(&spec, &[a, b]);
     node.start_container("web-0", "a");
     assert_eq!(node.exit_of("a"), Exit::Code(0));
@@ -198,7 +184,7 @@ fn no_volume_takes_the_place_of_the_devices() {
     node.exit_of("b");
     assert_eq!(output.read(), "character special file 1:3\nwritten\n");
     let mut c = free("c", text);
-    c.mounts.push(empty("run", "/dev")).unwrap();
+    c.mounts.push(mount(empty("run", None), "/dev")).unwrap();
     let (pod, spec) = (name("web-0"), Box::new(c));
     let error = node.ask(Request::DefineContainer { pod, spec }).unwrap_err();
     assert!(error.contains("what each container has in /dev"), "{error}");
@@ -225,7 +211,7 @@ fn no_symlink_of_an_image_leads_the_kernels_files_elsewhere() {
         ("dev/null", CORE_PATTERN),
         ("dev/console", CORE_PATTERN),
     ] {
-        let layer = layer(&node, |folder| {
+        let layer = node.layers().of(|folder| {
             let path = folder.join(link);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             symlink(target, path).unwrap();
@@ -258,7 +244,8 @@ fn what_starts_containers_and_commands_is_not_changed_from_inside() {
     let mut node = Node::new("ex");
     let own = || Digest::of(&fs::read(RIG).unwrap());
     let before = own();
-    let itself = layer(&node, |folder| symlink("/proc/self/exe", folder.join("itself")).unwrap());
+    let itself =
+        node.layers().of(|folder| symlink("/proc/self/exe", folder.join("itself")).unwrap());
     let text = "while [ ! -e /tmp/stop ]; do for exe in /proc/[0-9]*/exe; do \
         (echo x >> $exe) 2>/dev/null && echo \"WRITTEN $(busybox readlink $exe)\"; done; done";
     let mut container = free("main", text);

@@ -7,7 +7,7 @@ use wherry_bundle::model::{AccessMode, Claim};
 
 use super::place::{Object, Place};
 use super::quantity::memory_bytes;
-use super::yaml::Value;
+use super::references::{list, pod_spec, text};
 use super::{metadata_name, shapes};
 
 const ONE_POD: &str =
@@ -69,9 +69,7 @@ pub fn declared<'a>(objects: impl Iterator<Item = &'a Place<'a>>) -> BTreeSet<&'
 /// Tells of volumes of `object` that name a claim which is not `declared`.
 pub fn check(object: &Place<'_>, declared: &BTreeSet<&str>) {
     let Some(spec) = object.find("spec") else { return };
-    let pod = spec.find("template").and_then(|template| template.find("spec")).unwrap_or(spec);
-    let volumes = pod.find("volumes");
-    for volume in volumes.iter().flat_map(Place::find_items) {
+    for volume in list(&pod_spec(spec), "volumes") {
         let claim = volume.find("persistentVolumeClaim").and_then(|it| it.find("claimName"));
         let Some(place) = claim else { continue };
         if let Some(name) = text(&place).filter(|name| !declared.contains(name)) {
@@ -82,8 +80,4 @@ pub fn check(object: &Place<'_>, declared: &BTreeSet<&str>) {
             );
         }
     }
-}
-
-fn text<'a>(place: &Place<'a>) -> Option<&'a str> {
-    if let Value::Text(text) = place.value() { Some(text) } else { None }
 }

@@ -43,9 +43,13 @@ pub fn check<'a>(object: &Place<'a>, configs: &Configs) -> Vec<Reference<'a>> {
             }
         }
     }
-    let pod = spec.find("template").and_then(|template| template.find("spec")).unwrap_or(spec);
-    sub_paths(&pod, configs);
+    sub_paths(&pod_spec(spec), configs);
     missing
+}
+
+/// Of a workload with this `spec`: a `Pod`'s own, or its template's.
+pub(super) fn pod_spec(spec: Place<'_>) -> Place<'_> {
+    spec.find("template").and_then(|template| template.find("spec")).unwrap_or(spec)
 }
 
 fn walk<'a>(place: &Place<'a>, references: &mut Vec<Reference<'a>>) {
@@ -109,10 +113,10 @@ fn files<'a>(volume: &Place<'a>, configs: &'a Configs) -> Option<(&'a str, BTree
     Some((name, files))
 }
 
-fn list<'a>(place: &Place<'a>, key: &str) -> impl Iterator<Item = Place<'a>> + use<'a> {
+pub(super) fn list<'a>(place: &Place<'a>, key: &str) -> impl Iterator<Item = Place<'a>> + use<'a> {
     place.find(key).into_iter().flat_map(|list| list.find_items())
 }
 
-fn text<'a>(place: &Place<'a>) -> Option<&'a str> {
+pub(super) fn text<'a>(place: &Place<'a>) -> Option<&'a str> {
     if let Value::Text(text) = place.value() { Some(text) } else { None }
 }

@@ -18,7 +18,8 @@ use wherry_bundle::{Digest, Generation, Name};
 use wherry_runtime::client::LauncherClient;
 use wherry_runtime::packet;
 use wherry_runtime::proto::{
-    ContainerSpec, ContainerState, Dns, Notice, Packet, PodReport, PodSpec, Request, join_words,
+    ContainerSpec, ContainerState, Dns, MountSource, MountSpec, Notice, Packet, PodReport, PodSpec,
+    Request, join_words,
 };
 
 pub const RIG: &str = env!("CARGO_BIN_EXE_wherry-launcher-rig");
@@ -76,6 +77,13 @@ impl Layers {
         let digest = name(&fs::read(&image).unwrap());
         fs::rename(&image, self.file(&digest)).unwrap();
         digest
+    }
+
+    /// A layer of the files that `fill` puts into its folder.
+    pub fn of(&self, fill: impl FnOnce(&Path)) -> Digest {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
+        self.pack(folder.path(), Digest::of)
     }
 
     pub fn file(&self, layer: &Digest) -> PathBuf {
@@ -406,6 +414,16 @@ pub fn pod(pod: &str, containers: &[&str], address: Option<[u8; 4]>) -> PodSpec 
         host_aliases: heapless::Vec::new(),
         dns: Dns::default(),
     }
+}
+
+pub fn mount(source: MountSource, destination: &str) -> MountSpec {
+    MountSpec { source, destination: destination.try_into().unwrap(), read_only: false }
+}
+
+/// All of a pod's own volume, or a folder in it.
+pub fn empty(volume: &str, sub_path: Option<&str>) -> MountSource {
+    let sub_path = sub_path.map(|path| path.try_into().unwrap());
+    MountSource::Empty { volume: name(volume), sub_path }
 }
 
 /// A container that runs a shell script, as root without capabilities.

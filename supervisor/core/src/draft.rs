@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use wherry_bundle::Name;
 use wherry_bundle::limits::bounded_text;
 use wherry_bundle::message::EventKind;
 
-use crate::ledger::{Attempts, Ledger};
+use crate::ledger::{Attempts, Ending, Ledger};
 use crate::model::{Action, CoreNotice, Millis, Observed, Plan};
 
 #[derive(Debug)]
@@ -44,6 +45,25 @@ impl<'a> Draft<'a> {
         self.wake(attempts.not_before);
         self.actions.push(action);
         true
+    }
+
+    /// Tells a container to stop, once: a second signal may mean something else
+    /// to a program. It is sent again only if sending it failed.
+    pub fn terminate_container(&mut self, pod: &Name, container: &Name, ending: &mut Ending) {
+        if ending.attempts.count == 0 || ending.attempts.failed {
+            let (pod, container) = (pod.clone(), container.clone());
+            self.attempt(&mut ending.attempts, Action::TerminateContainer { pod, container });
+        }
+    }
+
+    /// After that, or instead of it.
+    pub fn kill_container(&mut self, pod: &Name, container: &Name, ending: &mut Ending) {
+        if !ending.killing {
+            ending.killing = true;
+            ending.attempts = Attempts::default();
+        }
+        let (pod, container) = (pod.clone(), container.clone());
+        self.attempt(&mut ending.attempts, Action::KillContainer { pod, container });
     }
 
     /// Asks for `action` without keeping count.

@@ -42,7 +42,7 @@ pub(crate) fn learn(
     }
     for (name, workload) in &desired.workloads {
         let (Some(job), Some(entry)) = (workload.job, deployments.get_mut(name)) else { continue };
-        if is_done(name, workload, draft.observed) {
+        if draft.observed.is_done(name, workload) {
             entry.job = None;
             continue;
         }
@@ -93,7 +93,7 @@ pub(crate) fn outstanding<'a>(
 ) -> Cow<'a, Desired> {
     let mut rest = Cow::Borrowed(desired);
     for (name, workload) in &desired.workloads {
-        if workload.job.is_none() || !is_done(name, workload, observed) {
+        if workload.job.is_none() || !observed.is_done(name, workload) {
             continue;
         }
         let is_kept = observed.pods.iter().any(|(pod, seen)| {
@@ -123,11 +123,6 @@ pub(crate) fn known<'a>(
 
 pub(crate) fn failure_text(why: JobFailure) -> String {
     format!("the job has failed: {why}")
-}
-
-/// It has succeeded, and somebody remembers.
-pub(crate) fn is_done(name: &Name, workload: &Workload, observed: &Observed) -> bool {
-    observed.succeeded.get(name) == Some(&workload.hash)
 }
 
 impl JobLedger {

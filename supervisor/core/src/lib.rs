@@ -7,8 +7,8 @@
 //! every outcome are inputs; the same inputs give the same plan.
 //!
 //! To read: [`model`], [`reconcile()`], then the rules, which stand at the
-//! head of `order`, `rolling`, `jobs`, `stopping`, `sidecars`, `unhealthy` and [`backoff`]; `tests/table` shows
-//! what comes of them, `tests/sim` that they hold.
+//! head of `order`, `rolling`, `jobs`, `stopping`, `sidecars`, `unhealthy` and
+//! [`backoff`]; `tests/table` shows what comes of them, `tests/sim` that they hold.
 
 #![forbid(unsafe_code)]
 

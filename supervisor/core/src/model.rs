@@ -116,6 +116,14 @@ pub struct Observed {
     pub failures: BTreeMap<Action, String>,
 }
 
+impl Observed {
+    /// The job has succeeded in this form, and somebody remembers.
+    #[must_use]
+    pub fn is_done(&self, name: &Name, workload: &Workload) -> bool {
+        self.succeeded.get(name) == Some(&workload.hash)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedPod {
     pub deployment: Name,

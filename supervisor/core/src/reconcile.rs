@@ -8,8 +8,7 @@ use wherry_bundle::message::EventKind;
 use wherry_bundle::{Generation, Name};
 
 use crate::draft::Draft;
-use crate::ledger::JobRun;
-use crate::ledger::{Ledger, Planned, PodLedger};
+use crate::ledger::{JobRun, Ledger, Planned, PodLedger};
 use crate::model::{Action, Desired, Millis, Observed, Plan, Workload};
 use crate::order::{self, Gate};
 use crate::pods::{self, Pod};

@@ -39,12 +39,7 @@ pub(crate) fn wind_down(
     }
     for container in running {
         let Some(mut ending) = ending_of(pod, container, kill_at, entry) else { continue };
-        if !ending.killing {
-            ending.killing = true;
-            ending.attempts = Attempts::default();
-        }
-        let action = Action::KillContainer { pod: name.clone(), container: container.clone() };
-        draft.attempt(&mut ending.attempts, action);
+        draft.kill_container(name, container, &mut ending);
         entry.containers.entry(container.clone()).or_default().ending = Some(ending);
     }
 }
@@ -59,11 +54,7 @@ pub(crate) fn terminate(
 ) {
     for container in due(name, pod, draft) {
         let Some(mut ending) = ending_of(pod, container, kill_at, entry) else { continue };
-        // A second signal may mean something else to a program.
-        if ending.attempts.count == 0 || ending.attempts.failed {
-            let (pod, container) = (name.clone(), container.clone());
-            draft.attempt(&mut ending.attempts, Action::TerminateContainer { pod, container });
-        }
+        draft.terminate_container(name, container, &mut ending);
         entry.containers.entry(container.clone()).or_default().ending = Some(ending);
     }
 }

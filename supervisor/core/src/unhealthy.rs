@@ -9,7 +9,7 @@ use wherry_bundle::Name;
 
 use crate::draft::Draft;
 use crate::ledger::{Attempts, Ending, PodLedger};
-use crate::model::{Action, ObservedContainer, ObservedPod};
+use crate::model::{ObservedContainer, ObservedPod};
 
 /// Ends what is not healthy in a pod that is to stay.
 pub(crate) fn restart(
@@ -35,23 +35,14 @@ pub(crate) fn restart(
             killing: false,
             attempts: Attempts::default(),
         });
-        if !ending.killing && draft.now >= ending.kill_at {
-            ending.killing = true;
-            ending.attempts = Attempts::default();
-        }
-        let (pod, container, grace) = (name.clone(), container.clone(), pod.grace);
-        if ending.killing {
-            draft.attempt(&mut ending.attempts, Action::KillContainer { pod, container });
+        if ending.killing || draft.now >= ending.kill_at {
+            draft.kill_container(name, container, &mut ending);
         } else {
-            // As with pods: a second signal may mean something else.
             let is_first = ending.attempts.count == 0;
-            if is_first || ending.attempts.failed {
-                let action = Action::TerminateContainer { pod, container };
-                draft.attempt(&mut ending.attempts, action);
-            }
+            draft.terminate_container(name, container, &mut ending);
             if is_first {
                 // Not before: one for an earlier run may be unanswered still.
-                ending.kill_at = draft.now.saturating_add(grace);
+                ending.kill_at = draft.now.saturating_add(pod.grace);
             }
             draft.wake(ending.kill_at);
         }

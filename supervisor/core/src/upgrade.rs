@@ -8,8 +8,8 @@
 //! - It is *good* when all its pods were available for the stability window.
 //! - With nothing to go back to, one that failed may still become good.
 //! - It has *failed* when the node booted too often, when a container of one of
-//!   its pods ends again and again, when a job has failed for good, or when a deployment came no further for
-//!   its progress deadline.
+//!   its pods ends again and again, when a job has failed for good, or when a
+//!   deployment came no further for its progress deadline.
 //! - Progress is one more pod available, or more bytes of its layers: a thin
 //!   uplink takes long, and that alone is no failure. Nor is one that is away:
 //!   while layers are missing, only time with the cloud counts. A deployment

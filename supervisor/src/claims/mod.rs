@@ -13,7 +13,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::fs;
 use std::io;
-use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender, SyncSender};
 use std::thread;
@@ -64,14 +63,10 @@ type Sink = Box<dyn Fn(Measured) + Send>;
 /// Gives work to the thread, which ends with this, and is there from the first
 /// claim on: most nodes have none, and a thread costs memory.
 pub struct Surveyor {
-    state: State,
-}
-
-enum State {
-    Asleep(Box<Worker>),
-    Awake(Sender<Order>),
-    /// Without its thread, a node goes on as it is.
-    Failed,
+    /// Until it is woken.
+    asleep: Option<Worker>,
+    /// `None` also if its thread cannot be made: then a node goes on as it is.
+    orders: Option<Sender<Order>>,
 }
 
 impl Surveyor {
@@ -80,7 +75,7 @@ impl Surveyor {
         let has_some = !names(&root).is_empty();
         let (watched, todo, sink) = (BTreeSet::new(), VecDeque::new(), Box::new(sink));
         let worker = Worker { root, period, sink, watched, todo, under_way: None };
-        let mut surveyor = Self { state: State::Asleep(Box::new(worker)) };
+        let mut surveyor = Self { asleep: Some(worker), orders: None };
         if has_some {
             surveyor.wake();
         }
@@ -89,7 +84,7 @@ impl Surveyor {
 
     /// Which claims pods may write to; replaces the list before.
     pub fn watch(&mut self, claims: BTreeSet<Name>) {
-        if matches!(self.state, State::Asleep(_)) && claims.is_empty() {
+        if self.asleep.is_some() && claims.is_empty() {
             return;
         }
         if let Some(orders) = self.wake() {
@@ -110,22 +105,15 @@ impl Surveyor {
     }
 
     fn wake(&mut self) -> Option<&Sender<Order>> {
-        if matches!(self.state, State::Asleep(_)) {
+        if let Some(worker) = self.asleep.take() {
             let (orders, inbox) = mpsc::channel();
-            let State::Asleep(worker) = mem::replace(&mut self.state, State::Awake(orders)) else {
-                return None;
-            };
             let thread = thread::Builder::new().name("wherry-claims".into());
-            let spawned = thread.stack_size(STACK_BYTES).spawn(move || worker.run(&inbox));
-            if let Err(error) = spawned {
-                log::error!("no volume is looked at: {error}");
-                self.state = State::Failed;
+            match thread.stack_size(STACK_BYTES).spawn(move || worker.run(&inbox)) {
+                Ok(_) => self.orders = Some(orders),
+                Err(error) => log::error!("no volume is looked at: {error}"),
             }
         }
-        match &self.state {
-            State::Awake(orders) => Some(orders),
-            State::Asleep(_) | State::Failed => None,
-        }
+        self.orders.as_ref()
     }
 }
 
@@ -189,13 +177,14 @@ impl Worker {
             return self.period;
         };
         let path = self.root.join(claim.as_str());
-        match (limited(&self.root, &path), Walk::begin(&path)) {
-            (Some(held), _) => self.tell(claim, Some(held)),
-            (None, Ok(walk)) => self.under_way = Some((claim, walk)),
-            (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                self.tell(claim, None);
-            }
-            (None, Err(error)) => log::warn!("volume {claim}: {error}"),
+        if let Some(held) = limited(&self.root, &path) {
+            self.tell(claim, Some(held));
+            return Duration::ZERO;
+        }
+        match Walk::begin(&path) {
+            Ok(walk) => self.under_way = Some((claim, walk)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.tell(claim, None),
+            Err(error) => log::warn!("volume {claim}: {error}"),
         }
         Duration::ZERO
     }
@@ -310,9 +299,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut surveyor, news) = start(dir.path(), Duration::from_millis(20));
         surveyor.watch(BTreeSet::new());
-        assert!(matches!(surveyor.state, State::Asleep(_)));
+        assert!(surveyor.asleep.is_some() && surveyor.orders.is_none());
         surveyor.watch([name("none")].into());
-        assert!(matches!(surveyor.state, State::Awake(_)));
+        assert!(surveyor.asleep.is_none() && surveyor.orders.is_some());
         assert_eq!(news.recv_timeout(LONG).unwrap().claim, name("none"));
     }
 

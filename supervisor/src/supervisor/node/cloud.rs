@@ -274,7 +274,7 @@ impl Node {
     fn job_done_in(&self, pod: &Name) -> Option<&Name> {
         let seen = self.observed.pods.get(pod)?;
         let job = self.desired.workloads.get(&seen.deployment).filter(|w| w.job.is_some())?;
-        let is_done = self.observed.succeeded.get(&seen.deployment) == Some(&job.hash);
+        let is_done = self.observed.is_done(&seen.deployment, job);
         (is_done && seen.hash == job.hash).then_some(&seen.deployment)
     }
 }
